@@ -1,0 +1,1 @@
+"""Spartax: compress JAX models without losing adversarial robustness, and measure whether you did."""

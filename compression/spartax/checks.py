@@ -1,0 +1,66 @@
+"""Errors at the door: every check names the argument, what came and what is allowed."""
+
+import difflib
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
+    """`value` must be one of `allowed`; the nearest spelling is suggested."""
+    if value in allowed:
+        return
+    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(repr(a) for a in allowed)}; got {value!r}.{hint}")
+
+
+def in_range(name: str, value: float, low: float, high: float, *, open_high: bool = False) -> None:
+    """`low <= value <= high` (`< high` when `open_high`)."""
+    ok = isinstance(value, (int, float, np.number)) and low <= value and (value < high if open_high else value <= high)
+    if not ok:
+        raise ValueError(f"{name} must be in [{low}, {high}{')' if open_high else ']'}; got {value!r}.")
+
+
+def positive_int(name: str, value: int, *, least: int = 1) -> None:
+    """`value` must be an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+
+
+def is_concrete(x: Any) -> bool:
+    """Whether values can be looked at (they cannot under `jit`)."""
+    return not isinstance(x, jax.core.Tracer) if hasattr(jax.core, "Tracer") else isinstance(x, (np.ndarray, jax.Array))
+
+
+def finite(name: str, x: Any) -> None:
+    """A floating array must hold no NaN and no infinity (checked when its values are known)."""
+    if is_concrete(x) and jnp.issubdtype(x.dtype, jnp.floating) and not bool(jnp.all(jnp.isfinite(x))):
+        raise ValueError(f"{name} holds NaN or infinite values; fix or retrain it before compressing or attacking.")
+
+
+def images(name: str, x: Any, *, low: float = 0.0, high: float = 1.0) -> None:
+    """Images: floating, at least two axes (batch first), values in [0, 1] (when they are known)."""
+    if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{name} must be a floating array in [{low}, {high}]; got {getattr(x, 'dtype', type(x))}.")
+    if x.ndim < 2:
+        raise ValueError(f"{name} must be a batch [B, ...] of images; got shape {tuple(x.shape)}.")
+    if is_concrete(x) and x.size:
+        least, most = float(jnp.min(x)), float(jnp.max(x))
+        if not (least >= low and most <= high):  # NaN fails both
+            raise ValueError(f"{name} must lie in [{low}, {high}]; got values from {least:g} to {most:g}.")
+
+
+def labels(name: str, y: Any, *, batch: int, classes: int | None = None) -> None:
+    """Labels: integers `[B]` in `[0, classes)`."""
+    if not hasattr(y, "dtype") or not jnp.issubdtype(y.dtype, jnp.integer):
+        raise ValueError(f"{name} must be an integer array [B]; got {getattr(y, 'dtype', type(y))}.")
+    if tuple(y.shape) != (batch,):
+        raise ValueError(f"{name} must have shape ({batch},) to match the images; got {tuple(y.shape)}.")
+    if is_concrete(y) and y.size and classes is not None:
+        least, most = int(jnp.min(y)), int(jnp.max(y))
+        if least < 0 or most >= classes:
+            raise ValueError(f"{name} must lie in [0, {classes}); got values from {least} to {most}.")

@@ -1,0 +1,119 @@
+"""The records and function types that every part of Spartax shares.
+
+A *path* names one weight of a params tree (`"block1/conv/kernel"`). Methods never see a whole tree: they see a flat
+`Weights` dictionary of the selected arrays, which makes a global ranking one loop and gives reports their keys.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Path = str
+Array = jax.Array
+Params = Any  # pytree of arrays and compressed leaves
+Weights = dict[Path, Any]  # path -> array, or compressed leaf, of the selected weights
+ApplyFn = Callable[..., Array]  # apply_fn(params, x) -> logits [B, K]
+LogitsFn = Callable[[Array], Array]  # x [B, ...] -> logits [B, K]
+Rule = Callable[[Path, Any], bool]  # (path, weight) -> is it compressed?
+Info = dict[Path, dict[str, Any]]  # what was done to each weight, JSON friendly
+
+
+class Layout(NamedTuple):
+    """Which axes of a weight are contracted with the input, and which become the output.
+
+    Attributes:
+      inputs: axes summed over; spatial axes first, the input-feature axis last: `(0,)` for a Dense kernel `[in, out]`,
+        `(0, 1, 2)` for a convolution kernel `[H, W, I, O]`, `(2, 3, 1)` for one stored `[O, I, H, W]`.
+      outputs: axes that index output units.
+      stack: leading axes that index independent copies (the layer axis of a scanned network).
+      groups: feature groups of a convolution, 1 for everything else.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    stack: tuple[int, ...] = ()
+    groups: int = 1
+
+
+class Evidence(NamedTuple):
+    """All that a method may learn about the network; every field it needs must be present.
+
+    Attributes:
+      layouts: path -> `Layout` of every selected weight (its keys are the selection).
+      key: PRNG key, for methods that draw.
+      originals: path -> the dense weight before any transform, for methods that compensate an error.
+      uses: path -> tuple of `program.Use`, how the program uses the weight (costs in MACs).
+      grads: path -> gradient of the loss in the weight, same shape.
+    """
+
+    layouts: Mapping[Path, Layout]
+    key: Array | None = None
+    originals: Mapping[Path, Array] | None = None
+    uses: Mapping[Path, tuple] | None = None
+    grads: Mapping[Path, Array] | None = None
+
+
+class Criterion(NamedTuple):
+    """Which weights matter. `score(weights, evidence)` gives one float score per entry; **higher = keep**."""
+
+    needs: frozenset[str]
+    score: Callable[[Weights, Evidence], Weights]
+
+
+class Allocation(Protocol):
+    """How many entries each weight keeps: `(scores, sparsity, evidence) -> {path: kept count}`.
+
+    The counts add up to `round((1 - sparsity) * n)` over all weights together (allocations that fix a ratio per weight
+    round each weight on its own).
+    """
+
+    def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]: ...
+
+
+class Pattern(Protocol):
+    """Which entries are kept: `(score, keep, layout) -> bool mask` of the score's shape with exactly `keep` ones.
+
+    A pattern with a fixed ratio (N:M) declares it with the attribute `sparsity`; `keep` must then agree with it.
+    """
+
+    def __call__(self, score: Array, keep: int, layout: Layout) -> Array: ...
+
+
+class Transform(NamedTuple):
+    """One compression method, one-shot or in training.
+
+    `init(params, evidence) -> (params, state)` wraps the selected weights in compressed leaves **once**: the tree
+    structure is final from then on, so refreshing never retraces and optimiser state stays valid.
+    `update(params, state, evidence) -> (params, state, info)` refreshes masks, codes or factors.
+    """
+
+    needs: frozenset[str]
+    init: Callable[[Params, Evidence], tuple[Params, Any]]
+    update: Callable[[Params, Any, Evidence], tuple[Params, Any, Info]]
+
+
+class Factorization(Protocol):
+    """`(matrix [m, n], rank, evidence-for-this-weight) -> (left [m, r], right [r, n])`."""
+
+    def __call__(self, matrix: Array, rank: int) -> tuple[Array, Array]: ...
+
+
+class Ranks(Protocol):
+    """`({path: matrix [m, n]}, evidence) -> {path: rank}`; a weight left out stays dense."""
+
+    def __call__(self, matrices: Weights, evidence: Evidence) -> dict[Path, int]: ...
+
+
+class Attack(Protocol):
+    """`attack(key, logits_fn, x, y, *, index=None) -> x_adv` of the shape of `x`; pure and jittable.
+
+    Args:
+      key: one PRNG key; example `i` uses `fold_in(key, index[i])`, so that its result does not depend on the batch.
+      logits_fn: `x [B, H, W, C] in [0, 1] -> logits [B, K]`.
+      x: clean images, float32 in [0, 1].
+      y: labels, int32 [B].
+      index: dataset index of each row, int32 [B]; the row number when left out.
+    """
+
+    def __call__(self, key: Array, logits_fn: LogitsFn, x: Array, y: Array, *, index: Array | None = None) -> Array: ...
