@@ -1,1 +1,27 @@
-""""""
+"""What a compressed weight is: one leaf per file, and the verbs that every leaf answers."""
+
+from spartax.arrays.bitmask import Bitmask
+from spartax.arrays.lowrank import LowRank
+from spartax.arrays.masked import Masked
+from spartax.arrays.packed import Packed
+from spartax.arrays.quantized import Quantized
+from spartax.arrays.sum import Sum
+from spartax.arrays.use import Use
+from spartax.arrays.verbs import Leaf, Plan, dense, is_leaf, matmul, nbytes, pack
+
+__all__ = [
+    "Bitmask",
+    "Leaf",
+    "LowRank",
+    "Masked",
+    "Packed",
+    "Plan",
+    "Quantized",
+    "Sum",
+    "Use",
+    "dense",
+    "is_leaf",
+    "matmul",
+    "nbytes",
+    "pack",
+]

@@ -1,0 +1,89 @@
+"""`Masked`: a weight with some entries switched off."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spartax.arrays import packed, verbs
+from spartax.arrays.bitmask import compact
+from spartax.arrays.quantized import Quantized
+from spartax.records import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Masked(verbs.Leaf):
+    """`dense = where(mask, weight, 0)`; the gradient in `weight` is zero where the mask is.
+
+    Attributes:
+      weight: array or leaf of the full shape.
+      mask: bool array of the same shape, True = kept, or the same at one bit each (`Packed`).
+    """
+
+    weight: Any
+    mask: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        return self.weight.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the weight."""
+        return verbs.float_dtype(self.weight)
+
+
+@verbs.dense.register
+def _(leaf: Masked) -> Array:
+    weight = verbs.dense(leaf.weight)
+    return jnp.where(verbs.dense(leaf.mask), weight, jnp.zeros((), weight.dtype))
+
+
+@verbs.pack.register
+def _(leaf: Masked) -> verbs.Leaf:
+    """Kept values and one bit an entry; codes of a quantised weight under a symmetric grid likewise."""
+    weight = verbs.pack(leaf.weight)
+    mask = verbs.dense(leaf.mask)
+    if isinstance(weight, Quantized) and weight.zero is None:
+        return dataclasses.replace(weight, codes=compact(weight.codes, mask))
+    if not verbs.is_leaf(weight):
+        return compact(weight, mask)
+    return Masked(weight, packed.pack_codes(mask, 1, 0))
+
+
+@verbs.transpose.register
+def _(leaf: Masked, axes: tuple[int, ...]) -> Masked | None:
+    weight, mask = _transposed(leaf.weight, axes), _transposed(leaf.mask, axes)
+    return None if weight is None or mask is None else Masked(weight, mask)
+
+
+@verbs.reshape.register
+def _(leaf: Masked, shape: tuple[int, ...]) -> Masked | None:
+    if verbs.is_leaf(leaf.weight) or verbs.is_leaf(leaf.mask):
+        return None
+    return Masked(leaf.weight.reshape(shape), leaf.mask.reshape(shape))
+
+
+@verbs.astype.register
+def _(leaf: Masked, dtype: Any) -> Masked | None:
+    weight = verbs.astype(leaf.weight, dtype) if verbs.is_leaf(leaf.weight) else leaf.weight.astype(dtype)
+    return None if weight is None else Masked(weight, leaf.mask)
+
+
+@verbs.take.register
+def _(leaf: Masked, rows: Array) -> Masked | None:
+    weight, mask = (verbs.take(v, rows) if verbs.is_leaf(v) else v[rows] for v in (leaf.weight, leaf.mask))
+    return None if weight is None or mask is None else Masked(weight, mask)
+
+
+@verbs.map_arrays.register
+def _(leaf: Masked, fn) -> Masked:
+    return Masked(verbs.map_arrays(leaf.weight, fn), leaf.mask)
+
+
+def _transposed(x: Any, axes: tuple[int, ...]) -> Any:
+    return verbs.transpose(x, axes) if verbs.is_leaf(x) else jnp.transpose(x, axes)

@@ -1,0 +1,56 @@
+"""Integers of 1 to 8 bits packed into bytes, and back.
+
+Codes form one little-endian bit stream along an axis: code `i` takes bits `[i b, (i + 1) b)` of it. With `b` bits,
+`8 / gcd(8, b)` codes fill `b / gcd(8, b)` bytes; the last cell is padded with zero codes.
+"""
+
+import math
+
+import jax.numpy as jnp
+
+from spartax.records import Array
+
+
+def cell(bits: int) -> tuple[int, int]:
+    """(codes, bytes) of the smallest cell of whole bytes."""
+    common = math.gcd(8, bits)
+    return 8 // common, bits // common
+
+
+def packed_length(length: int, bits: int) -> int:
+    """Bytes that `length` codes of `bits` bits take."""
+    codes, size = cell(bits)
+    return -(-length // codes) * size
+
+
+def pack_bits(codes: Array, bits: int, axis: int) -> Array:
+    """Pack `codes` (integers or bools in [0, 2**bits)) along `axis` into uint8."""
+    count, size = cell(bits)
+    x = jnp.moveaxis(codes, axis, -1).astype(jnp.uint16)
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % count)])
+    x = x.reshape(*x.shape[:-1], -1, count)
+    cells = [jnp.zeros(x.shape[:-1], jnp.uint16) for _ in range(size)]
+    for i in range(count):
+        byte, shift = divmod(i * bits, 8)
+        cells[byte] |= (x[..., i] << shift) & 0xFF
+        if shift + bits > 8:
+            cells[byte + 1] |= x[..., i] >> (8 - shift)
+    packed = jnp.stack(cells, axis=-1).astype(jnp.uint8)
+    return jnp.moveaxis(packed.reshape(*packed.shape[:-2], -1), -1, axis)
+
+
+def unpack_bits(packed: Array, bits: int, axis: int, length: int) -> Array:
+    """The first `length` codes along `axis`, uint8 in [0, 2**bits)."""
+    count, size = cell(bits)
+    x = jnp.moveaxis(packed, axis, -1).astype(jnp.uint16)
+    x = x.reshape(*x.shape[:-1], -1, size)
+    codes = []
+    for i in range(count):
+        byte, shift = divmod(i * bits, 8)
+        code = x[..., byte] >> shift
+        if shift + bits > 8:
+            code |= x[..., byte + 1] << (8 - shift)
+        codes.append(code & (2**bits - 1))
+    flat = jnp.stack(codes, axis=-1).astype(jnp.uint8)
+    flat = flat.reshape(*flat.shape[:-2], -1)[..., :length]
+    return jnp.moveaxis(flat, -1, axis)
