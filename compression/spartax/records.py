@@ -68,7 +68,9 @@ class Allocation(Protocol):
     round each weight on its own).
     """
 
-    def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]: ...
+    def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
+        """Kept count of every path."""
+        ...
 
 
 class Pattern(Protocol):
@@ -77,7 +79,9 @@ class Pattern(Protocol):
     A pattern with a fixed ratio (N:M) declares it with the attribute `sparsity`; `keep` must then agree with it.
     """
 
-    def __call__(self, score: Array, keep: int, layout: Layout) -> Array: ...
+    def __call__(self, score: Array, keep: int, layout: Layout) -> Array:
+        """The mask."""
+        ...
 
 
 class Transform(NamedTuple):
@@ -96,13 +100,17 @@ class Transform(NamedTuple):
 class Factorization(Protocol):
     """`(matrix [m, n], rank, evidence-for-this-weight) -> (left [m, r], right [r, n])`."""
 
-    def __call__(self, matrix: Array, rank: int) -> tuple[Array, Array]: ...
+    def __call__(self, matrix: Array, rank: int) -> tuple[Array, Array]:
+        """The two factors."""
+        ...
 
 
 class Ranks(Protocol):
     """`({path: matrix [m, n]}, evidence) -> {path: rank}`; a weight left out stays dense."""
 
-    def __call__(self, matrices: Weights, evidence: Evidence) -> dict[Path, int]: ...
+    def __call__(self, matrices: Weights, evidence: Evidence) -> dict[Path, int]:
+        """Rank of every path."""
+        ...
 
 
 class Attack(Protocol):
@@ -116,4 +124,6 @@ class Attack(Protocol):
       index: dataset index of each row, int32 [B]; the row number when left out.
     """
 
-    def __call__(self, key: Array, logits_fn: LogitsFn, x: Array, y: Array, *, index: Array | None = None) -> Array: ...
+    def __call__(self, key: Array, logits_fn: LogitsFn, x: Array, y: Array, *, index: Array | None = None) -> Array:
+        """The adversarial images."""
+        ...

@@ -19,8 +19,8 @@ from spartax.records import Array
 class LowRank(verbs.Leaf):
     """`dense = left . right`: left `[*rows, r]`, right `[r, *columns]` -> `[*rows, *columns]`.
 
-    A Dense kernel `[I, O]` has rows `(I,)`; a convolution kernel `[H, W, I, O]` has rows `(H, W, I)`, so that `left` is a
-    thin convolution and `right` a 1 x 1 one. Leading axes in front of both are a stack.
+    A Dense kernel `[I, O]` has rows `(I,)`; a convolution kernel `[H, W, I, O]` has rows `(H, W, I)`, so that `left` is
+    a thin convolution and `right` a 1 x 1 one. Leading axes in front of both are a stack.
 
     Attributes:
       left: array or leaf `[*stack, *rows, r]`.
@@ -114,8 +114,8 @@ def _multiply(first: Array, second: Array, forward: bool, stack: int, use: Use, 
     """X . first over the contracted axes, then . second over the rank; both products keep the stack in front."""
     contracted, x_contracted, _, x_batch = use.dims
     lead = tuple(range(stack))
-    shift = 0 if forward else (use.weight.shape.__len__() - (first.ndim - 1))  # axes of the weight before this factor's
-    own = tuple(a if forward else a - shift + 1 for a in contracted)
+    before = len(use.weight.shape) - (first.ndim - stack - 1)  # where the columns begin in the weight
+    own = contracted if forward else tuple(a - before + stack + 1 for a in contracted)
     precision, kind = use.params["precision"], use.params["preferred_element_type"]
     dot = lambda a, b, dims: lax.dot_general(a, b, dims, precision, kind)  # noqa: E731
     thin = dot(x, first, ((x_contracted, own), (x_batch, lead)))  # [*stack, *x_free, r]
@@ -183,6 +183,11 @@ def _(leaf: LowRank, rows: Array) -> Array | None:
     if left is None:
         return None
     return jnp.tensordot(verbs.dense(left), verbs.dense(leaf.right), 1, precision=lax.Precision.HIGHEST)
+
+
+@verbs.sliceable.register
+def _(leaf: LowRank) -> bool:
+    return leaf.stack > 0 and verbs.sliceable(leaf.left) and verbs.sliceable(leaf.right)
 
 
 @verbs.map_arrays.register

@@ -80,6 +80,11 @@ def _(leaf: Masked, rows: Array) -> Masked | None:
     return None if weight is None or mask is None else Masked(weight, mask)
 
 
+@verbs.sliceable.register
+def _(leaf: Masked) -> bool:
+    return verbs.sliceable(leaf.weight) and verbs.sliceable(leaf.mask)
+
+
 @verbs.map_arrays.register
 def _(leaf: Masked, fn) -> Masked:
     return Masked(verbs.map_arrays(leaf.weight, fn), leaf.mask)

@@ -52,10 +52,11 @@ def pack_codes(codes: Array, bits: int, low: int, axis: int | None = None) -> Pa
       codes: int8 or bool.
       bits: 1 to 8.
       low: smallest possible code.
-      axis: packed axis; the longest one (least padding) when left out.
+      axis: packed axis; when left out, the last of those that waste the fewest bytes on padding.
     """
     if axis is None:
-        axis = max(range(codes.ndim), key=lambda a: (codes.shape[a], a))
+        waste = [bits_kernel.packed_length(n, bits) * 8 / max(n * bits, 1) for n in codes.shape]
+        axis = min(range(codes.ndim), key=lambda a: (waste[a], -a))
     axis = axis % codes.ndim - codes.ndim
     kind = "bool" if codes.dtype == jnp.bool_ else "int8"
     shifted = codes if kind == "bool" else codes.astype(jnp.int16) - low
@@ -84,6 +85,11 @@ def _(leaf: Packed, axes: tuple[int, ...]) -> Packed:
 @verbs.take.register
 def _(leaf: Packed, rows: Array) -> Packed | None:
     return None if leaf.axis == -leaf.ndim else dataclasses.replace(leaf, data=leaf.data[rows])
+
+
+@verbs.sliceable.register
+def _(leaf: Packed) -> bool:
+    return leaf.axis != -leaf.ndim
 
 
 @verbs.map_arrays.register

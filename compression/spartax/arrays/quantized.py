@@ -91,6 +91,11 @@ def _(leaf: Quantized, rows: Array) -> Quantized | None:
     return Quantized(codes, leaf.scale[at], None if leaf.zero is None else leaf.zero[at], leaf.kind)
 
 
+@verbs.sliceable.register
+def _(leaf: Quantized) -> bool:
+    return leaf.scale.shape[0] == leaf.shape[0] and verbs.sliceable(leaf.codes)
+
+
 @verbs.map_arrays.register
 def _(leaf: Quantized, fn) -> Quantized:
     raise ValueError("this weight is quantised already; quantise once, or restore the dense weight first.")

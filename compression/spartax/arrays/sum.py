@@ -98,6 +98,11 @@ def _(leaf: Sum, rows: Array) -> Sum | None:
     return _each(leaf, lambda t: verbs.take(t, rows) if verbs.is_leaf(t) else t[rows])
 
 
+@verbs.sliceable.register
+def _(leaf: Sum) -> bool:
+    return all(verbs.sliceable(t) for t in leaf.terms)
+
+
 @verbs.map_arrays.register
 def _(leaf: Sum, fn) -> Sum:
     return Sum(tuple(verbs.map_arrays(t, fn) for t in leaf.terms))

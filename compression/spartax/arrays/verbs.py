@@ -124,6 +124,12 @@ def take(leaf: Any, rows: Array) -> Any:
 
 
 @functools.singledispatch
+def sliceable(leaf: Any) -> bool:
+    """Whether slicing every child along axis 0 slices the dense weight along axis 0 (a stack of layers in `scan`)."""
+    return not is_leaf(leaf)
+
+
+@functools.singledispatch
 def map_arrays(leaf: Any, fn: Any) -> Any:
     """The same leaf with `fn(array)` in place of each float array that holds weight values (not scales or masks).
 

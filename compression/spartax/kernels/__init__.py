@@ -1,1 +1,1 @@
-""""""
+"""Arrays in, arrays out: one operation per file."""

@@ -1,1 +1,7 @@
-""""""
+"""The walker over a traced program, and its readings."""
+
+from spartax.program.compressed import compressed
+from spartax.program.fast_gradients import fast_gradients
+from spartax.program.inspect import Usage, explain, inspect
+
+__all__ = ["Usage", "compressed", "explain", "fast_gradients", "inspect"]

@@ -1,0 +1,137 @@
+"""What each operation does when one of its operands is a compressed weight.
+
+A rule takes the equation and its values and gives the outputs, or None when the weight must become dense. Contractions
+go to the leaf's own kernel if it plans one; operations that only rearrange a weight keep it compressed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import primitives
+
+from spartax.arrays import verbs
+from spartax.arrays.use import Use
+
+P = primitives
+
+
+def read_use(eqn: Any, values: list[Any], trips: int) -> tuple[Use, Any, Any] | None:
+    """(use, weight, activation) of a contraction with a weight in it, or None where no kernel could take it."""
+    left = verbs.is_leaf(values[0])
+    if eqn.primitive is P.conv_general_dilated_p and left:
+        return None  # the weight is the image of this convolution
+    weight, x = values if left else values[::-1]
+    x = verbs.dense(x) if verbs.is_leaf(x) else x
+    return Use.of(eqn.primitive, eqn.params, left, weight, x, trips), weight, x
+
+
+def _contract(eqn: Any, values: list[Any], trips: int) -> Any:
+    read = read_use(eqn, values, trips)
+    if read is None:
+        return None
+    use, weight, x = read
+    return verbs.contract(weight, use, x) if verbs.plan(weight, use).kernel else None
+
+
+def _transpose(eqn: Any, values: list[Any], trips: int) -> Any:
+    return verbs.transpose(values[0], tuple(eqn.params["permutation"]))
+
+
+def _reshape(eqn: Any, values: list[Any], trips: int) -> Any:
+    return None if eqn.params.get("dimensions") else verbs.reshape(values[0], tuple(eqn.params["new_sizes"]))
+
+
+def _convert(eqn: Any, values: list[Any], trips: int) -> Any:
+    dtype = eqn.params["new_dtype"]
+    if values[0].dtype == dtype:
+        return values[0]
+    return verbs.astype(values[0], dtype) if jnp.issubdtype(dtype, jnp.floating) else None
+
+
+def _same(eqn: Any, values: list[Any], trips: int) -> Any:
+    """The operation says something about the array, not about its values (a copy, a sharding constraint)."""
+    return values[0]
+
+
+def _stop_gradient(eqn: Any, values: list[Any], trips: int) -> Any:
+    return jax.tree.map(lax.stop_gradient, values[0])
+
+
+def _squeeze(eqn: Any, values: list[Any], trips: int) -> Any:
+    leaf = values[0]
+    if tuple(eqn.params["dimensions"]) != (0,) or not verbs.sliceable(leaf):
+        return None
+    return jax.tree.map(lambda v: v[0], leaf)
+
+
+def _dynamic_slice(eqn: Any, values: list[Any], trips: int) -> Any:
+    """One layer out of a stack: `w[i]` inside a loop."""
+    leaf, start, *_ = values
+    sizes = eqn.params["slice_sizes"]
+    if tuple(sizes[1:]) != leaf.shape[1:] or not verbs.sliceable(leaf):
+        return None
+    return jax.tree.map(lambda v: lax.dynamic_slice_in_dim(v, start, sizes[0]), leaf)
+
+
+def _slice(eqn: Any, values: list[Any], trips: int) -> Any:
+    leaf = values[0]
+    low, high, stride = eqn.params["start_indices"], eqn.params["limit_indices"], eqn.params["strides"]
+    whole = tuple(low[1:]) == (0,) * (leaf.ndim - 1) and tuple(high[1:]) == leaf.shape[1:]
+    if not whole or (stride and set(stride) != {1}) or not verbs.sliceable(leaf):
+        return None
+    return jax.tree.map(lambda v: v[low[0] : high[0]], leaf)
+
+
+def _gather(eqn: Any, values: list[Any], trips: int) -> Any:
+    """Rows of a table, `table[ids]`: an embedding. Rows outside the table follow the mode of the gather."""
+    table, starts = values
+    numbers, mode = eqn.params["dimension_numbers"], eqn.params["mode"]
+    ids_ndim = starts.ndim - 1
+    rows_only = (
+        verbs.is_leaf(table)
+        and tuple(numbers.start_index_map) == (0,)
+        and tuple(numbers.collapsed_slice_dims) == (0,)
+        and not numbers.operand_batching_dims
+        and tuple(numbers.offset_dims) == tuple(range(ids_ndim, ids_ndim + table.ndim - 1))
+        and tuple(eqn.params["slice_sizes"]) == (1, *table.shape[1:])
+    )
+    if not rows_only:
+        return None
+    ids = starts[..., 0]
+    rows = verbs.take(table, jnp.clip(ids, 0, table.shape[0] - 1))
+    if rows is None:
+        return None
+    rows = verbs.dense(rows)
+    if mode != lax.GatherScatterMode.FILL_OR_DROP:
+        return rows
+    fill = jnp.nan if eqn.params["fill_value"] is None else eqn.params["fill_value"]
+    inside = (ids >= 0) & (ids < table.shape[0])
+    return jnp.where(inside.reshape(*ids.shape, *(1,) * (table.ndim - 1)), rows, jnp.asarray(fill, rows.dtype))
+
+
+CONTRACTIONS = (P.dot_general_p, P.conv_general_dilated_p)
+
+RULES: dict[Any, Callable[[Any, list[Any], int], Any]] = {
+    P.dot_general_p: _contract,
+    P.conv_general_dilated_p: _contract,
+    P.gather_p: _gather,
+    P.transpose_p: _transpose,
+    P.reshape_p: _reshape,
+    P.convert_element_type_p: _convert,
+    P.sharding_constraint_p: _same,
+    P.copy_p: _same,
+    P.stop_gradient_p: _stop_gradient,
+    P.squeeze_p: _squeeze,
+    P.dynamic_slice_p: _dynamic_slice,
+    P.slice_p: _slice,
+}
+
+
+def apply_rule(eqn: Any, values: list[Any], trips: int) -> list[Any] | None:
+    """The reading in which compressed weights meet their kernels: `visit` of `compressed`."""
+    rule = RULES.get(eqn.primitive)
+    out = rule(eqn, values, trips) if rule else None
+    return None if out is None else [out]
