@@ -1,0 +1,34 @@
+"""Shared by all tests: eight virtual CPU devices, a compilation cache, the folder of real data."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Set before JAX starts: sharded tests compare eight devices with one.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import jax
+import matplotlib as mpl
+import pytest
+
+mpl.use("Agg")
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where there is none."""
+    if jax.default_backend() == "gpu":
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Folder with real data sets and pretrained weights; tests that ask for it skip where it is absent."""
+    folder = pathlib.Path(os.environ.get("SPARTAX_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data folder at {folder}; set SPARTAX_DATA")
+    return folder
