@@ -1,7 +1,22 @@
 """Data sets in memory as float32 images in [0, 1], deterministic batches, augmentation on the device."""
 
+from spartax.data.augment import augment
+from spartax.data.batches import batches
 from spartax.data.dataset import Dataset
 from spartax.data.digits import digits
 from spartax.data.image_sets import cifar10, cifar100, fashion_mnist, mnist, svhn, tfds_images
+from spartax.data.load import load
 
-__all__ = ["Dataset", "cifar10", "cifar100", "digits", "fashion_mnist", "mnist", "svhn", "tfds_images"]
+__all__ = [
+    "Dataset",
+    "augment",
+    "batches",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "fashion_mnist",
+    "load",
+    "mnist",
+    "svhn",
+    "tfds_images",
+]

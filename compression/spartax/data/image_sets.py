@@ -66,8 +66,8 @@ def _source(name: str, split: str, data_dir: str | os.PathLike | None):
     root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
     versions = [folder.parent for folder in (root / name).glob("*/dataset_info.json")]
     how = (
-        f"prepare it with tfds.builder({name!r}, data_dir={str(root)!r}, "
-        "file_format='array_record').download_and_prepare(), or pass the right data_dir"
+        f"prepare it once with tfds.builder({name!r}, data_dir={str(root)!r}, file_format='array_record')"
+        ".download_and_prepare() (this, unlike reading, needs TensorFlow), or pass the right data_dir"
     )
     if not versions:
         raise ValueError(f"data_dir has no prepared {name!r}: looked for {root / name}/<version>/; {how}.")

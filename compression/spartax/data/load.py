@@ -1,0 +1,37 @@
+"""One door to all data sets, by name."""
+
+import os
+
+from spartax import checks
+from spartax.data import image_sets
+from spartax.data.dataset import Dataset
+from spartax.data.digits import digits
+
+_TFDS = {
+    factory.__name__: factory
+    for factory in (
+        image_sets.cifar10,
+        image_sets.cifar100,
+        image_sets.fashion_mnist,
+        image_sets.mnist,
+        image_sets.svhn,
+    )
+}
+
+
+def load(name: str, split: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+    """Load a data set by the name of its factory.
+
+    Args:
+      name: `"digits"`, `"cifar10"`, `"cifar100"`, `"svhn"`, `"mnist"` or `"fashion_mnist"`.
+      split: what the factory accepts.
+      data_dir: folder of prepared TFDS sets; `digits` is embedded and looks at none.
+
+    Returns:
+      `Dataset`.
+
+    Raises:
+      ValueError: unknown `name` or `split`, or the set is not in `data_dir`.
+    """
+    checks.one_of("name", name, ("digits", *_TFDS))
+    return digits(split) if name == "digits" else _TFDS[name](split, data_dir)
