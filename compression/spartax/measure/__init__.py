@@ -1,1 +1,32 @@
-""""""
+"""Measurements of a network: accuracy, robustness, bytes, multiply-adds, time; and the record and report of them."""
+
+from spartax.measure.accuracy import accuracy, correct
+from spartax.measure.latency import Latency, latency
+from spartax.measure.macs import Macs, macs
+from spartax.measure.plot import plot
+from spartax.measure.record import Record, append, environment, read
+from spartax.measure.report import markdown
+from spartax.measure.robustness import Robustness, robustness
+from spartax.measure.size import Size, sizes, summary
+from spartax.measure.table import table
+
+__all__ = [
+    "Latency",
+    "Macs",
+    "Record",
+    "Robustness",
+    "Size",
+    "accuracy",
+    "append",
+    "correct",
+    "environment",
+    "latency",
+    "macs",
+    "markdown",
+    "plot",
+    "read",
+    "robustness",
+    "sizes",
+    "summary",
+    "table",
+]

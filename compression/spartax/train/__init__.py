@@ -1,1 +1,22 @@
-""""""
+"""Training and fine-tuning, clean and adversarial, of dense and compressed networks."""
+
+from spartax import catalog
+from spartax.train import losses
+from spartax.train.batch_stats import reestimate_batch_stats
+from spartax.train.fit import fit
+from spartax.train.network import Loss, Network, TrainApply
+from spartax.train.step import State, init_state, make_step
+
+__all__ = [
+    "Loss",
+    "Network",
+    "State",
+    "TrainApply",
+    "fit",
+    "init_state",
+    "losses",
+    "make_step",
+    "reestimate_batch_stats",
+]
+
+__getattr__, __dir__ = catalog.exports(__name__, losses)

@@ -1,0 +1,89 @@
+"""The picture of a report: robust accuracy against bytes."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from spartax.measure import report
+from spartax.measure.record import Record
+
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#44AA99", "#999933", "#332288")
+_MARKERS = "osD^vP*X<>"
+_GRAY = "#555555"
+
+
+def plot(records: Sequence[Record], path: str | os.PathLike, title: str = "") -> None:
+    """Write a PNG: accuracy after the worst attack (filled) and clean (faint) against bytes on disk, log axis.
+
+    The dense network and the random baseline are drawn in gray with lines across, so that every method is seen
+    between them. Bars are the spread of the table.
+
+    Args:
+      records: at least one.
+      path: file to write.
+      title: printed above.
+
+    Raises:
+      ValueError: no records.
+    """
+    if not records:
+        raise ValueError("records must hold at least one record; got none.")
+    import matplotlib.figure  # slow to import
+
+    figure = matplotlib.figure.Figure(figsize=(9.0, 5.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    table = sorted(report.rows(records), key=lambda row: -row.size)
+    styles = iter([(c, m) for c, m in zip(_COLORS, _MARKERS)] * (len(table) // len(_COLORS) + 1))
+    for row in table:
+        role = row.records[0].role
+        color, marker = next(styles) if role == "method" else (_GRAY, "s" if role == "dense" else "x")
+        _point(axes, row, color, marker)
+        if role != "method":
+            axes.axhline(row.worst[0], color=_GRAY, linewidth=0.9, linestyle="-" if role == "dense" else ":", zorder=1)
+    _decorate(axes, records[0], title)
+    figure.savefig(path)
+
+
+def _point(axes: Any, row: report.Row, color: str, marker: str) -> None:
+    axes.errorbar(
+        row.size,
+        row.worst[0],
+        yerr=row.worst[1],
+        fmt=marker,
+        color=color,
+        markersize=8,
+        capsize=3,
+        elinewidth=1,
+        label=f"{row.name}: {row.worst[0]:.0f} % at {_short(row.size)}",
+        zorder=3,
+    )
+    axes.plot(row.size, row.clean[0], marker, color=color, markersize=7, alpha=0.28, zorder=2)
+
+
+def _decorate(axes: Any, first: Record, title: str) -> None:
+    from matplotlib import ticker
+
+    eps = first.threat["eps"]
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("size of the checkpoint on disk")
+    axes.set_ylabel("accuracy (%)")
+    axes.grid(alpha=0.25)
+    axes.set_title(title or f"{first.model} on {first.data}", loc="left")
+    heading = (
+        f"filled: after the worst attack\n({first.threat['norm']}, eps {eps:.3g} = {eps * 255:.3g}/255)\nfaint: clean"
+    )
+    axes.legend(
+        title=heading, alignment="left", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8
+    )
+
+
+def _short(size: float) -> str:
+    """Bytes in at most four signs and a unit: `950 B`, `4.2 kB`, `1.3 MB`."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size:.3g} B"

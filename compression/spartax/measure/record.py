@@ -1,0 +1,143 @@
+"""One run, one JSON line."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Record(NamedTuple):
+    """All that is known about one measured network. Everything is plain JSON.
+
+    Attributes:
+      method: name of the compression, such as `"magnitude, global"`.
+      options: its options.
+      role: `"dense"` for the uncompressed network, `"baseline"` for random pruning and the like, else `"method"`.
+      model: name of the network.
+      data: name of the data set and split.
+      seed: seed of the run.
+      examples: number of images that accuracies are measured on.
+      threat: `{"norm": ..., "eps": ...}`, eps in pixel units of [0, 1].
+      bytes_disk: bytes of the checkpoint as written, header included.
+      bytes_packed: bytes of its arrays.
+      sparsity: weight path -> fraction of zeros, for the weights that were compressed.
+      macs: `{"dense": ..., "run": ..., "nonzero": ...}` for one example; see `measure.Macs`.
+      clean: accuracy without attack, in [0, 1].
+      robust: attack name -> accuracy after it.
+      worst: accuracy after the worst attack of each example.
+      broken_by: attack name -> number of examples it was the first to break.
+      warnings: reasons to doubt the robust numbers.
+      latency: `{"median", "low", "high"}` in seconds for a batch and the same of the dense network in the same run
+        under `"dense"`, the batch size under `"batch"`; None when it was not measured.
+      seconds: wall time of the whole run.
+      versions: package -> version.
+      device: kind of the device.
+      commit: git commit of the code, or None.
+    """
+
+    method: str
+    options: dict[str, Any]
+    role: str
+    model: str
+    data: str
+    seed: int
+    examples: int
+    threat: dict[str, Any]
+    bytes_disk: int
+    bytes_packed: int
+    sparsity: dict[str, float]
+    macs: dict[str, int]
+    clean: float
+    robust: dict[str, float]
+    worst: float
+    broken_by: dict[str, int]
+    warnings: list[str]
+    latency: dict[str, Any] | None
+    seconds: float
+    versions: dict[str, str]
+    device: str
+    commit: str | None
+
+
+def append(path: str | os.PathLike, record: Record) -> None:
+    """Add one line to a file, in a single write that is on disk when this returns.
+
+    Several processes may append to one file. A line that an earlier run left half-written is closed first.
+
+    Raises:
+      ValueError: the record holds something that is not JSON.
+    """
+    try:
+        line = json.dumps(record._asdict(), allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"record must hold finite JSON values only: {error}.") from error
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(handle).st_size
+        torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        os.write(handle, (b"\n" if torn else b"") + line.encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read(path: str | os.PathLike) -> list[Record]:
+    """All records of a file, in order. Lines that a killed run left half-written are skipped.
+
+    Raises:
+      ValueError: a line with other fields than `Record` has.
+    """
+    lines = pathlib.Path(path).read_text().splitlines()
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError:
+            if number < len(lines) and line.strip():
+                warnings.warn(f"{path}: line {number} is half-written and was skipped.", stacklevel=2)
+            continue
+        if not isinstance(fields, dict) or set(fields) != set(Record._fields):
+            differ = set(fields if isinstance(fields, dict) else ()) ^ set(Record._fields)
+            raise ValueError(f"{path}: line {number} has unknown or missing fields: {', '.join(sorted(differ))}.")
+        records.append(Record(**fields))
+    return records
+
+
+def environment() -> dict[str, Any]:
+    """The fields `versions`, `device` and `commit` of a record made here and now."""
+    packages = ("spartax", "jax", "jaxlib", "flax", "optax", "numpy")
+    versions = {name: _version(name) for name in packages}
+    device = jax.devices()[0]
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "device": f"{device.platform}: {device.device_kind} x{jax.device_count()}, {os.cpu_count()} host cores",
+        "commit": _commit(),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this file is tracked in, marked when tracked files differ from it."""
+    here = pathlib.Path(__file__)
+    try:
+        _git(here, "ls-files", "--error-unmatch", here.name)
+        return _git(here, "rev-parse", "HEAD") + ("+changes" if _git(here, "status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(file: pathlib.Path, *arguments: str) -> str:
+    command = ("git", "-C", str(file.parent), *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -1,0 +1,29 @@
+"""What a training loss sees of a network."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from spartax.records import Array, LogitsFn, Params
+
+TrainApply = Callable[[Params, Array], tuple[Array, dict[str, Any]]]  # (variables, x) -> (logits, updated collections)
+
+
+class Network(NamedTuple):
+    """A network with its current weights.
+
+    Attributes:
+      logits: `x -> logits [B, K]` in evaluation mode: what an attack attacks.
+      forward: `x -> (logits [B, K], updates)` in training mode; `updates` holds the collections that the pass changed,
+        such as `{"batch_stats": ...}`, and is empty for most networks.
+    """
+
+    logits: LogitsFn
+    forward: Callable[[Array], tuple[Array, dict[str, Any]]]
+
+
+class Loss(Protocol):
+    """`loss(network, key, x [B, ...], y [B]) -> (value, updates)`: a number to lower, and what `forward` updated."""
+
+    def __call__(self, network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict[str, Any]]:
+        """`key` is consumed; the value is a mean over the batch, float32."""
+        ...

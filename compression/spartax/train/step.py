@@ -1,0 +1,86 @@
+"""One step of training, on dense or compressed weights."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from spartax import tree
+from spartax.records import ApplyFn, Array, Params
+from spartax.train.network import Loss, Network, TrainApply
+
+
+class State(NamedTuple):
+    """Everything that training changes.
+
+    Attributes:
+      trainable: floating arrays of the params, None elsewhere (`tree.split`): weights, factors, scales.
+      fixed: the rest of the params: masks, codes.
+      others: the other collections of `variables`, such as `{"batch_stats": ...}`; None when there are no collections.
+      opt_state: state of the optimizer.
+      step: number of steps done, int32.
+    """
+
+    trainable: Params
+    fixed: Params
+    others: dict[str, Any] | None
+    opt_state: Any
+    step: Array
+
+    @property
+    def variables(self) -> Params:
+        """What `apply` takes."""
+        params = tree.merge(self.trainable, self.fixed)
+        return params if self.others is None else {"params": params, **self.others}
+
+
+Step = Callable[[State, Array, Array, Array], tuple[State, Array]]  # (state, key, x, y) -> (state, loss)
+
+
+def init_state(variables: Params, tx: optax.GradientTransformation) -> State:
+    """The state before the first step.
+
+    Args:
+      variables: a params tree, or Flax collections `{"params": ..., "batch_stats": ...}`, of which only params are
+        trained. Compressed leaves are welcome.
+      tx: optimizer.
+    """
+    in_collections = isinstance(variables, dict) and "params" in variables
+    params = variables["params"] if in_collections else variables
+    others = {name: value for name, value in variables.items() if name != "params"} if in_collections else None
+    # copies, because `make_step` reuses the memory of a state
+    trainable, fixed, others = jax.tree.map(jnp.array, (*tree.split(params), others))
+    return State(trainable, fixed, others, tx.init(trainable), jnp.zeros((), jnp.int32))
+
+
+def make_step(
+    loss: Loss, tx: optax.GradientTransformation, apply: ApplyFn, train_apply: TrainApply | None = None
+) -> Step:
+    """A jitted `step(state, key, x, y) -> (state, loss)`. The memory of the given state is reused.
+
+    Args:
+      loss: such as `losses.clean()` or `losses.pgd_at(attack)`.
+      tx: optimizer.
+      apply: `apply(variables, x) -> logits [B, K]` in evaluation mode; one made by `compressed` for compressed leaves.
+      train_apply: `train_apply(variables, x) -> (logits, updated collections)` in training mode, for networks with
+        batch normalization: `lambda v, x: module.apply(v, x, train=True, mutable=["batch_stats"])`.
+    """
+    forward = train_apply or (lambda variables, x: (apply(variables, x), {}))
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: State, key: Array, x: Array, y: Array) -> tuple[State, Array]:
+        def value(trainable: Params) -> tuple[Array, dict[str, Any]]:
+            variables = state._replace(trainable=trainable).variables
+            network = Network(functools.partial(apply, variables), functools.partial(forward, variables))
+            return loss(network, key, x, y)
+
+        (total, updates), gradients = jax.value_and_grad(value, has_aux=True)(state.trainable)
+        changes, opt_state = tx.update(gradients, state.opt_state, state.trainable)
+        trainable = optax.apply_updates(state.trainable, changes)
+        others = {**state.others, **updates} if state.others is not None else None
+        return State(trainable, state.fixed, others, opt_state, state.step + 1), total
+
+    return step

@@ -1,0 +1,173 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from spartax import attacks, program, train
+from spartax.arrays import LowRank, Masked, Quantized
+
+KEY = jax.random.key(0)
+
+
+def linear(params, x):
+    return x @ params["kernel"] + params["bias"]
+
+
+def problem(seed=0, inputs=4, classes=3, batch=8):
+    random = np.random.default_rng(seed)
+    params = {"kernel": random.standard_normal((inputs, classes)), "bias": random.standard_normal(classes)}
+    x = random.random((batch, inputs)).astype(np.float32)
+    return jax.tree.map(jnp.float32, params), x, random.integers(0, classes, batch).astype(np.int32)
+
+
+def softmax_gradients(params, x, y):
+    """Gradients of the mean cross-entropy of a linear network, by hand in NumPy."""
+    kernel, bias = (np.asarray(params[name], np.float64) for name in ("kernel", "bias"))
+    logits = x @ kernel + bias
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    value = -np.mean(np.log(p[np.arange(len(y)), y]))
+    error = (p - np.eye(kernel.shape[1])[y]) / len(y)
+    return value, {"kernel": x.T @ error, "bias": error.sum(0)}, error @ kernel.T
+
+
+def test_one_step_of_sgd_is_the_gradient_by_hand():
+    params, x, y = problem()
+    tx = optax.sgd(0.5)
+    step = train.make_step(train.clean(), tx, linear)
+    state, value = step(train.init_state(params, tx), KEY, x, y)
+    expected, gradient, _ = softmax_gradients(params, x, y)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    for name in params:
+        np.testing.assert_allclose(state.variables[name], params[name] - 0.5 * gradient[name], rtol=1e-5, atol=1e-6)
+    assert int(state.step) == 1
+
+
+def test_pgd_at_trains_on_the_worst_images_of_a_linear_network():
+    """One sign step of the length eps is what PGD finds there, so value and gradient are known."""
+    params, x, y = problem()
+    tx, eps = optax.sgd(1.0), 0.05
+    x = np.clip(x, eps, 1 - eps)
+    attack = attacks.pgd(eps, steps=1, step_size=eps, random_start=False)
+    step = train.make_step(train.pgd_at(attack), tx, linear)
+    state, value = step(train.init_state(params, tx), KEY, x, y)
+    attacked = x + eps * np.sign(softmax_gradients(params, x, y)[2])
+    expected, gradient, _ = softmax_gradients(params, attacked, y)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert value > softmax_gradients(params, x, y)[0]
+    np.testing.assert_allclose(state.variables["kernel"], params["kernel"] - gradient["kernel"], rtol=1e-4, atol=1e-6)
+
+
+def leaves():
+    params = problem()[0]
+    mask = jnp.asarray(np.random.default_rng(1).random((4, 3)) < 0.5)
+    kernel = params["kernel"]
+    return {
+        "masked": Masked(kernel, mask),
+        "low rank": LowRank(kernel[:, :2], kernel[:2]),
+        "quantized": Quantized(jnp.round(kernel * 40).astype(jnp.int8), jnp.full((1, 3), 0.025)),
+    }
+
+
+@pytest.mark.parametrize("name", list(leaves()))
+def test_compressed_leaves_are_trained_and_stay_what_they_are(name):
+    params, x, y = problem()
+    params = {"kernel": leaves()[name], "bias": params["bias"]}
+    tx = optax.adam(1e-2)
+    step = train.make_step(train.clean(), tx, program.compressed(linear))
+    state = train.init_state(params, tx)
+    values = []
+    for _ in range(60):
+        state, value = step(state, KEY, x, y)
+        values.append(float(value))
+    assert values[-1] < 0.9 * values[0]
+    trained = state.variables["kernel"]
+    assert jax.tree.structure(trained) == jax.tree.structure(params["kernel"])
+    if name == "masked":
+        moved = np.asarray(trained.weight != params["kernel"].weight)
+        np.testing.assert_array_equal(moved, trained.mask)  # weights under the mask have no gradient
+    if name == "quantized":
+        np.testing.assert_array_equal(trained.codes, params["kernel"].codes)
+
+
+def test_the_given_params_stay_usable_and_nothing_retraces():
+    params, x, y = problem()
+    tx = optax.sgd(0.1)
+    traced = chex.assert_max_traces(linear, n=1)
+    chex.clear_trace_counter()
+    step = train.make_step(train.clean(), tx, lambda p, x: traced(p, x))
+    state = train.init_state(params, tx)
+    for number in range(3):
+        state, _ = step(state, jax.random.fold_in(KEY, number), x, y)
+    np.testing.assert_array_equal(params["bias"], problem()[0]["bias"])  # not donated
+
+
+def test_collections_beside_params_are_updated_and_not_trained():
+    params, x, y = problem()
+    variables = {"params": params, "batch_stats": {"mean": jnp.zeros(4)}}
+
+    def apply(v, x):
+        return linear(v["params"], x - v["batch_stats"]["mean"])
+
+    def train_apply(v, x):
+        mean = 0.9 * v["batch_stats"]["mean"] + 0.1 * jnp.mean(x, axis=0)
+        return linear(v["params"], x - jnp.mean(x, axis=0)), {"batch_stats": {"mean": mean}}
+
+    tx = optax.sgd(0.1)
+    step = train.make_step(train.clean(), tx, apply, train_apply)
+    state = train.init_state(variables, tx)
+    assert jax.tree.structure(state.trainable) == jax.tree.structure(params)
+    state, value = step(state, KEY, x, y)
+    np.testing.assert_allclose(state.variables["batch_stats"]["mean"], 0.1 * x.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(value, softmax_gradients(params, x - x.mean(0), y)[0], rtol=1e-5)
+    np.testing.assert_array_equal(variables["batch_stats"]["mean"], np.zeros(4))
+
+
+def test_fit_counts_steps_keeps_losses_and_continues_with_the_same_draws():
+    params, x, y = problem()
+    tx = optax.sgd(0.1)
+
+    def noisy(network, key, x, y):
+        return train.clean()(network, key, x + 0.1 * jax.random.normal(key, x.shape), y)
+
+    step = train.make_step(noisy, tx, linear)
+    run = functools.partial(train.fit, step, key=KEY, progress=False)
+    state, losses = run(train.init_state(params, tx), [(x, y)] * 25)
+    assert losses.shape == (25,)
+    assert int(state.step) == 25
+    half, first = run(train.init_state(params, tx), [(x, y)] * 13)
+    again, second = run(half, [(x, y)] * 12)
+    np.testing.assert_array_equal(np.concatenate([first, second]), losses)
+    np.testing.assert_array_equal(again.variables["kernel"], state.variables["kernel"])
+
+
+@pytest.mark.parametrize(("bad", "expected"), [(3, 4), (20, 21), (23, 24)])
+def test_fit_stops_at_the_first_loss_that_is_not_a_number(bad, expected):
+    params, x, y = problem()
+    tx = optax.sgd(0.1)
+    step = train.make_step(train.clean(), tx, linear)
+    batches = [(np.full_like(x, np.nan) if n == bad else x, y) for n in range(24)]
+    with pytest.raises(FloatingPointError, match=f"the loss became nan at step {expected};"):
+        train.fit(step, train.init_state(params, tx), batches, KEY, progress=False)
+
+
+def test_fit_needs_a_batch():
+    params, *_ = problem()
+    tx = optax.sgd(0.1)
+    with pytest.raises(ValueError, match="at least one batch"):
+        train.fit(train.make_step(train.clean(), tx, linear), train.init_state(params, tx), [], KEY, progress=False)
+
+
+def test_fit_shows_throughput(capsys):
+    params, x, y = problem()
+    tx = optax.sgd(0.1)
+    step = train.make_step(train.clean(), tx, linear)
+    train.fit(step, train.init_state(params, tx), [(x, y)] * 3, KEY, total=3, name="warm up")
+    out = capsys.readouterr().out
+    assert "warm up" in out
+    assert "3/3" in out
+    assert "images/s" in out
