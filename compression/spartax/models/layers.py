@@ -28,7 +28,9 @@ def normalize(x: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
     channels = x.shape[-1]
     for name, value in (("mean", mean), ("std", std)):
         if len(value) not in (1, channels):
-            raise ValueError(f"{name} must have 1 or {channels} entries, as the images have channels; got {value!r}.")
+            raise ValueError(
+                f"{name} must have one entry, or one for each of {channels} channels; got {tuple(value)!r}."
+            )
     row = (1,) * (x.ndim - 1) + (-1,)
     return (x - jnp.asarray(mean, x.dtype).reshape(row)) / jnp.asarray(std, x.dtype).reshape(row)
 
