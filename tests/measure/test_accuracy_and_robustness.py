@@ -1,0 +1,139 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from spartax import attacks, measure, program
+from spartax.arrays import Masked
+from spartax.measure.padding import padded
+
+KEY = jax.random.key(0)
+rng = np.random.default_rng(0)
+X = rng.random((23, 5)).astype(np.float32)
+W = jnp.asarray(rng.standard_normal((5, 4)), jnp.float32)
+Y = rng.integers(0, 4, 23).astype(np.int32)
+EXPECTED = np.argmax(X @ np.asarray(W), 1) == Y
+
+
+def linear(params, x):
+    return x @ params["w"]
+
+
+def test_padded_batches_keep_every_row_once_and_fill_up_with_the_last():
+    seen = list(padded(10, X, Y))
+    assert [count for count, _ in seen] == [10, 10, 3]
+    assert all(x.shape == (10, 5) and y.shape == (10,) for _, (x, y) in seen)
+    np.testing.assert_array_equal(np.concatenate([x[:n] for n, (x, _) in seen]), X)
+    np.testing.assert_array_equal(seen[-1][1][0][3:], np.repeat(X[-1:], 7, 0))
+    assert [count for count, _ in padded(100, X)] == [23]
+    with pytest.raises(ValueError, match="one common, positive length"):
+        padded(10, X, Y[:-1])
+    with pytest.raises(ValueError, match="batch_size must be an integer"):
+        padded(0, X)
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 23, 64])
+def test_accuracy_counts_each_example_once(batch_size):
+    assert measure.accuracy(linear, {"w": W}, X, Y, batch_size) == pytest.approx(EXPECTED.mean())
+    np.testing.assert_array_equal(measure.correct(linear, {"w": W}, X, Y, batch_size), EXPECTED)
+
+
+def test_accuracy_of_compressed_params_compiles_once():
+    chex.clear_trace_counter()
+    traced = chex.assert_max_traces(linear, n=2)  # once for the shape of the logits
+    apply = program.compressed(lambda p, x: traced(p, x))
+    mask = jnp.asarray(rng.random((5, 4)) < 0.5)
+    expected = np.argmax(X @ np.where(mask, W, 0), 1) == Y
+    for _ in range(3):
+        assert measure.accuracy(apply, {"w": Masked(W, mask)}, X, Y, 10) == pytest.approx(expected.mean())
+
+
+def test_accuracy_refuses_labels_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"y must lie in \[0, 4\); got values from 4 to 4"):
+        measure.accuracy(linear, {"w": W}, X, np.full(23, 4))
+    with pytest.raises(ValueError, match="y must have shape"):
+        measure.accuracy(linear, {"w": W}, X, Y[:-1])
+    with pytest.raises(ValueError, match=r"apply must return logits \[B, K\]"):
+        measure.accuracy(lambda p, x: x[:, 0], None, X, Y)
+
+
+def shift(delta):
+    """An attack that adds a number to every pixel."""
+    return lambda key, logits_fn, x, y, *, index=None: jnp.clip(x + delta, 0.0, 1.0)
+
+
+def threshold(params, x):
+    """Class 1 where the mean of the image is above one half."""
+    m = jnp.mean(x, axis=1, keepdims=True)
+    return jnp.concatenate([0.5 - m, m - 0.5], axis=1)
+
+
+def test_robustness_takes_the_worst_attack_of_each_example():
+    x = np.array([[0.2], [0.45], [0.55], [0.8], [0.52]], np.float32)
+    y = np.array([0, 0, 1, 1, 0], np.int32)  # the last one is wrong from the start
+    found = measure.robustness(
+        {"up": shift(0.1), "down": shift(-0.1), "far up": shift(0.4)}, Partial(threshold, None), x, y, KEY, 2
+    )
+    t, f = True, False
+    np.testing.assert_array_equal(found.clean, [t, t, t, t, f])
+    np.testing.assert_array_equal(found.robust["up"], [t, f, t, t, f])
+    # the attack that makes the last one right does not count as robust
+    np.testing.assert_array_equal(found.robust["down"], [t, t, f, t, f])
+    np.testing.assert_array_equal(found.robust["far up"], [f, f, t, t, f])
+    np.testing.assert_array_equal(found.worst, [f, f, f, t, f])
+    assert found.broken_by == {"up": 1, "down": 1, "far up": 1}
+
+
+def test_robustness_of_a_linear_network_under_fgsm_is_the_known_margin():
+    """Two classes: an image is robust exactly when its margin exceeds eps times the l1 norm of the weights."""
+    w = rng.standard_normal(5).astype(np.float32)
+    params, eps = {"w": jnp.stack([jnp.zeros(5), jnp.asarray(w)], 1)}, 0.1
+    x = np.clip(X, eps, 1 - eps)  # so that clipping does not matter
+    y = (rng.random(23) < 0.5).astype(np.int32)
+    margin = np.where(y == 1, x @ w, -(x @ w))
+    attack = {"fgsm": attacks.fgsm(eps), "pgd": attacks.pgd(eps, steps=5, restarts=2)}
+    found = measure.robustness(attack, Partial(linear, params), x, y, KEY, batch_size=10)
+    np.testing.assert_array_equal(found.clean, margin > 0)
+    np.testing.assert_array_equal(found.robust["fgsm"], margin > eps * np.abs(w).sum())
+    np.testing.assert_array_equal(found.worst, found.robust["fgsm"])
+
+
+def test_robustness_does_not_depend_on_the_batch_size():
+    attack = {"pgd": attacks.pgd(0.05, steps=2)}
+    a, b = (measure.robustness(attack, Partial(linear, {"w": W}), X, Y, KEY, n) for n in (7, 23))
+    np.testing.assert_array_equal(a.worst, b.worst)
+    assert 0 < a.worst.sum() < a.clean.sum()
+
+
+def test_networks_of_one_structure_share_a_compilation():
+    chex.clear_trace_counter()
+    traced = chex.assert_max_traces(linear, n=2)  # one for the clean images, one for the attack's verdict
+
+    def apply(params, x):
+        return traced(params, x)
+
+    attack = {"up": shift(0.1)}
+    results = [measure.robustness(attack, Partial(apply, {"w": s * W}), X, Y, KEY).clean.sum() for s in (1.0, -1.0)]
+    assert results[0] == EXPECTED.sum() != results[1]
+
+
+def test_a_plain_function_is_a_network_too():
+    found = measure.robustness({"up": shift(0.0)}, functools.partial(linear, {"w": W}), X, Y, KEY)
+    np.testing.assert_array_equal(found.worst, EXPECTED)
+
+
+def test_robustness_refuses_bad_input():
+    logits = Partial(linear, {"w": W})
+    with pytest.raises(ValueError, match="at least one attack"):
+        measure.robustness({}, logits, X, Y, KEY)
+    with pytest.raises(ValueError, match=r"x must lie in \[0.0, 1.0\]; got values from"):
+        measure.robustness({"a": shift(0.1)}, logits, X + 1, Y, KEY)
+    outside = lambda key, logits_fn, x, y, *, index=None: x + 0.5  # noqa: E731
+    with pytest.raises(ValueError, match=r"'leaves the box' returned images outside \[0, 1\]"):
+        measure.robustness({"leaves the box": outside}, logits, X, Y, KEY)
+    with pytest.raises(ValueError, match="outside"):
+        measure.robustness({"a": shift(np.nan)}, logits, X, Y, KEY)

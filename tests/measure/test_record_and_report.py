@@ -1,0 +1,176 @@
+import io
+import json
+import multiprocessing
+import pathlib
+import re
+import struct
+
+import pytest
+from rich.console import Console
+
+from spartax import measure
+from spartax.measure import report
+
+
+def record(method="dense", **changes):
+    fields = {
+        "method": method,
+        "options": {},
+        "role": "dense" if method == "dense" else "method",
+        "model": "CNN",
+        "data": "digits/test",
+        "seed": 0,
+        "examples": 100,
+        "threat": {"norm": "linf", "eps": 0.1},
+        "bytes_disk": 160_000,
+        "bytes_packed": 155_000,
+        "sparsity": {},
+        "macs": {"dense": 400_000, "run": 400_000, "nonzero": 400_000},
+        "clean": 0.95,
+        "robust": {"FGSM": 0.8, "PGD": 0.75},
+        "worst": 0.75,
+        "broken_by": {"FGSM": 15, "PGD": 5},
+        "warnings": [],
+        "latency": {"median": 0.002, "low": 0.0018, "high": 0.0025, "batch": 64, "dense": {"median": 0.002}},
+        "seconds": 3.5,
+        "versions": {"jax": "0.10.2"},
+        "device": "cpu: cpu x1, 2 host cores",
+        "commit": None,
+    }
+    return measure.Record(**{**fields, **changes})
+
+
+def three():
+    """What the expected report below is made of."""
+    fast = {"median": 0.001, "low": 0.0009, "high": 0.0011, "batch": 64, "dense": {"median": 0.0021}}
+    macs = {"dense": 400_000, "run": 400_000, "nonzero": 40_000}
+    return [
+        record(),
+        record(
+            "random 90 %", role="baseline", bytes_disk=20_000, clean=0.3, robust={"FGSM": 0.1, "PGD": 0.05}
+        )._replace(worst=0.05, macs=macs, latency=None),
+        record("low rank", bytes_disk=40_000, warnings=["12 % of gradients are zero"])._replace(latency=fast),
+    ]
+
+
+EXPECTED = pathlib.Path(__file__).with_name("expected_report.md").read_text()
+
+
+def test_the_report_is_generated_from_the_lines_alone(tmp_path):
+    for r in three():
+        measure.append(tmp_path / "r.jsonl", r)
+    assert measure.markdown(measure.read(tmp_path / "r.jsonl"), "Digits") == EXPECTED
+
+
+def test_spread_over_seeds_is_the_standard_deviation():
+    values = (0.90, 0.92, 0.97)
+    records = [record(seed=i, clean=v, bytes_disk=100 + i) for i, v in enumerate(values)]
+    (row,) = report.rows(records)
+    assert row.clean == pytest.approx((93.0, 3.6055513))
+    assert row.size == 101
+    text = measure.markdown(records)
+    assert "93.0 ±3.6" in text
+    assert "standard deviation over seeds" in text
+    assert "seed 0, 1, 2" in text
+
+
+def test_options_and_data_keep_rows_apart():
+    records = [record("m", options={"sparsity": s}, data=d) for s in (0.5, 0.9) for d in ("a", "b")]
+    assert len(report.rows(records)) == 4
+
+
+def test_the_interval_of_one_seed_is_wilsons():
+    """For 0 of n its upper end is z^2 / (n + z^2), twice the half-width."""
+    (row,) = report.rows([record(clean=0.0)])
+    assert 2 * row.clean[1] == pytest.approx(100 * 1.96**2 / (100 + 1.96**2))
+
+
+def test_a_speed_up_needs_a_dense_time_of_the_same_run():
+    header, lines = report.cells(three())
+    column = header.index("vs dense")
+    assert [line[column] for line in lines] == ["", "", "2.10x"]
+
+
+def test_no_records_no_report(tmp_path):
+    for make in (measure.markdown, measure.table, lambda r: measure.plot(r, tmp_path / "p.png")):
+        with pytest.raises(ValueError, match="at least one record"):
+            make([])
+
+
+def test_the_terminal_table_shows_the_same_cells():
+    console = Console(width=200, file=io.StringIO())
+    console.print(measure.table(three(), "Digits"))
+    text = console.file.getvalue()
+    for cell in ("Digits", "random 90 %", "8.0x", "75.0 ±8.4", "2.10x", "not measured", "12 % of gradients"):
+        assert cell in text
+
+
+def test_the_plot_is_a_png_with_a_label_for_every_row(tmp_path):
+    from matplotlib.figure import Figure
+
+    legends = []
+    save = Figure.savefig
+
+    def spy(figure, *args, **kwargs):
+        legends.append([t.get_text() for t in figure.axes[0].get_legend().get_texts()])
+        save(figure, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", spy)
+        measure.plot(three(), tmp_path / "p.png", "Digits")
+    data = (tmp_path / "p.png").read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", data[16:24]) >= (1000, 600)
+    assert [text.split(":")[0] for text in legends[0]] == ["dense", "low rank", "random 90 %"]  # by size
+
+
+def test_lines_round_trip(tmp_path):
+    for r in three():
+        measure.append(tmp_path / "r.jsonl", r)
+    assert measure.read(tmp_path / "r.jsonl") == three()
+    assert all(json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines())
+
+
+def test_a_half_written_last_line_is_skipped_and_closed_by_the_next(tmp_path):
+    file = tmp_path / "r.jsonl"
+    measure.append(file, record("a"))
+    with file.open("a") as f:
+        f.write(json.dumps(record("b")._asdict())[:100])
+    assert [r.method for r in measure.read(file)] == ["a"]
+    measure.append(file, record("c"))
+    with pytest.warns(UserWarning, match="line 2 is half-written"):
+        assert [r.method for r in measure.read(file)] == ["a", "c"]
+
+
+def _append_many(file, name):
+    for seed in range(20):
+        measure.append(file, record(name, seed=seed))
+
+
+def test_processes_may_append_to_one_file(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_append_many, args=(tmp_path / "r.jsonl", name)) for name in "ab"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted((r.method, r.seed) for r in measure.read(tmp_path / "r.jsonl")) == [
+        (name, seed) for name in "ab" for seed in range(20)
+    ]
+
+
+def test_lines_with_other_fields_are_refused(tmp_path):
+    file = tmp_path / "r.jsonl"
+    file.write_text(json.dumps({**record()._asdict(), "flavour": 1}) + "\n")
+    with pytest.raises(ValueError, match="line 1 has unknown or missing fields: flavour"):
+        measure.read(file)
+    with pytest.raises(ValueError, match="finite JSON values only"):
+        measure.append(file, record(clean=float("nan")))
+
+
+def test_environment_names_versions_and_device():
+    found = measure.environment()
+    assert set(found) == {"versions", "device", "commit"}
+    assert re.match(r"\d+\.\d+", found["versions"]["jax"])
+    assert found["device"].split(":")[0] in ("cpu", "gpu", "tpu")
+    assert found["commit"] is None or re.match(r"[0-9a-f]{40}(\+changes)?$", found["commit"])
