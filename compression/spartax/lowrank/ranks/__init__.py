@@ -1,1 +1,1 @@
-""""""
+"""How many directions each layer keeps: one rule per file."""

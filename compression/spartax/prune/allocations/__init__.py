@@ -1,1 +1,1 @@
-""""""
+"""How many weights each layer keeps: one allocation per file."""

@@ -1,1 +1,1 @@
-""""""
+"""Which weights matter: one criterion per file, `Criterion` records."""

@@ -1,1 +1,1 @@
-""""""
+"""Which shapes of zeros: one pattern per file."""

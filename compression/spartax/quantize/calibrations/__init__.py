@@ -1,1 +1,1 @@
-""""""
+"""Which scale a block of weights gets: one calibration per file."""

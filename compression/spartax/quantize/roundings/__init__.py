@@ -1,1 +1,1 @@
-""""""
+"""Which code an entry gets: one rounding per file."""

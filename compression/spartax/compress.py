@@ -1,0 +1,235 @@
+"""`compress`: read the program, gather the evidence, run the transforms, hand back params and a function."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from spartax import catalog, checks, tree
+from spartax.arrays import dense
+from spartax.program import Usage, compressed, inspect
+from spartax.records import ApplyFn, Array, Evidence, Info, Layout, Params, Path, Rule, Transform, Weights
+
+Loss = Callable[[Array, Array], Array]  # (logits [B, K], y [B]) -> one loss for each example, or their mean
+
+
+class Compressed(NamedTuple):
+    """What `compress` gives back.
+
+    Attributes:
+      params: the params with compressed leaves; weights that were not selected are the same arrays as before.
+      apply: jitted `apply(params, x)` that accepts them (and dense params).
+      info: for each path `{"steps": [what each transform did]}` or `{"excluded": why}`; JSON friendly.
+    """
+
+    params: Params
+    apply: ApplyFn
+    info: Info
+
+
+def compress(
+    apply_fn: ApplyFn,
+    params: Params,
+    *transforms: Transform,
+    batches: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    key: Array | None = None,
+    rule: Rule | None = None,
+) -> Compressed:
+    """Compress a model once: every transform in its order, each on what the one before left.
+
+    By default every floating weight of two axes or more that a `dot_general` or `conv_general_dilated` of the program
+    contracts is compressed; biases, norms and embeddings are not. `params` themselves are left as they are.
+
+    Args:
+      apply_fn: pure function `(params, x) -> logits [B, K]`.
+      params: pytree of arrays (and compressed leaves).
+      *transforms: one or more, such as `prune.prune(...)`, `lowrank.factorize(...)`, `quantize.quantize(...)`.
+      batches: iterable of `x` or `(x, y)`, arrays or `jax.ShapeDtypeStruct` when no values are needed. One is enough to
+        read the program. May be left out when `rule` names the weights: their axes are then those of Flax kernels
+        (`[in, out]`, `[H, W, I, O]`).
+      loss: `(logits, y) -> [B]` (or its mean), for transforms that need gradients.
+      key: PRNG key, for transforms that draw.
+      rule: `(path, weight) -> bool`, in place of the default. It is not asked about biases, norms and other weights
+        that are neither contracted nor looked up; an embedding table is compressed if it says yes.
+
+    Raises:
+      ValueError: no transform, params that do not fit the function, weights that are not finite, a rule that selects
+        nothing, evidence that a transform needs and nobody gave.
+    """
+    if not transforms:
+        raise ValueError("transforms: give at least one, such as prune.prune(prune.magnitude()).")
+    pipeline = chain(*transforms)
+    first, batches = _first(batches)
+    usages = None if first is None else inspect(apply_fn, params, _input(first))
+    reasons = _exclusions(params, usages, rule)
+    chosen = {path: w for path, w in tree.weights(params).items() if path not in reasons}
+    originals = {path: dense(w) for path, w in chosen.items()}
+    evidence = Evidence(
+        layouts={path: _layout(w, None if usages is None else usages[path]) for path, w in chosen.items()},
+        key=key,
+        originals=originals,
+        uses=None if usages is None else {path: usages[path].uses for path in chosen},
+    )
+    apply = compressed(apply_fn)
+    if "grads" in pipeline.needs:
+        evidence = evidence._replace(grads=_gradients(apply, params, originals, batches, loss))
+    catalog.require(pipeline.needs, evidence)
+    new, state = pipeline.init(params, evidence)
+    new, _, done = pipeline.update(new, state, evidence)
+    steps = {path: {"steps": entry.get("steps", [entry])} for path, entry in done.items()}
+    excluded = {path: {"excluded": why} for path, why in reasons.items()}
+    return Compressed(new, apply, {path: (steps | excluded)[path] for path in tree.weights(params)})
+
+
+def _first(batches: Iterable[Any] | None) -> tuple[Any, Iterable[Any]]:
+    """The first batch, and all of them again."""
+    if batches is None:
+        return None, ()
+    if hasattr(batches, "shape"):
+        raise ValueError("batches must be an iterable of batches; got one array: write batches=[x].")
+    rest = iter(batches)
+    for first in rest:
+        return first, itertools.chain([first], rest)
+    raise ValueError("batches is empty; one batch is needed to read the program.")
+
+
+def _input(batch: Any) -> Any:
+    return batch[0] if isinstance(batch, tuple | list) else batch
+
+
+def _exclusions(params: Params, usages: dict[Path, Usage] | None, rule: Rule | None) -> dict[Path, str]:
+    """Why each weight that is not compressed is not."""
+    if usages is None and rule is None:
+        raise ValueError("give batches (one, or its jax.ShapeDtypeStruct, shows how weights are used) or a rule.")
+    weights = tree.weights(params)
+    for path, w in weights.items():
+        if tree.is_floating(w):
+            checks.finite(path, dense(w))
+    reasons = {path: _why_not(path, w, usages, rule) for path, w in weights.items()}
+    if all(reasons.values()):
+        known = "; ".join(f"{path}: {why}" for path, why in list(reasons.items())[:8])
+        raise ValueError(f"{'rule' if rule else 'the default rule'} selects no weight to compress. {known}")
+    return {path: why for path, why in reasons.items() if why}
+
+
+def _why_not(path: Path, weight: Any, usages: dict[Path, Usage] | None, rule: Rule | None) -> str | None:
+    if not tree.is_floating(weight):
+        return "not a floating array"
+    usage = None if usages is None else usages[path]
+    stack = () if usage is None or usage.layout is None else usage.layout.stack
+    if weight.ndim - len(stack) < 2:
+        return "fewer than two axes: a bias, a norm or a vector"
+    table = usage is not None and _is_table(usage)
+    if usage is not None and usage.layout is None and not table:
+        return "never contracted with an activation by the program"
+    if rule is not None:
+        return None if rule(path, weight) else "left out by the rule"
+    return "an embedding: its rows are looked up; compressed only when a rule asks for it" if table else None
+
+
+def _is_table(usage: Usage) -> bool:
+    return any(name == "gather" for name, _ in usage.others)
+
+
+def _layout(weight: Any, usage: Usage | None) -> Layout:
+    """As the program uses it; a table maps its columns to the row that is looked up; else as Flax stores kernels."""
+    if usage is not None:
+        return usage.layout or Layout(tuple(range(1, weight.ndim)), (0,))
+    return Layout(tuple(range(weight.ndim - 1)), (weight.ndim - 1,))
+
+
+def _gradients(
+    apply: ApplyFn, params: Params, originals: Weights, batches: Iterable[Any], loss: Loss | None
+) -> Weights | None:
+    """Gradient of the mean loss over all batches in the dense weights, or None without labelled batches and loss."""
+    if loss is None:
+        return None
+
+    def objective(weights: Weights, params: Params, x: Array, y: Array) -> Array:
+        return jnp.mean(loss(apply(tree.replace(params, weights), x), y))
+
+    @jax.jit
+    def add(total: Weights, weights: Weights, params: Params, x: Array, y: Array) -> Weights:
+        new = jax.grad(objective)(weights, params, x, y)
+        return jax.tree.map(lambda a, b: a + len(x) * b, total, new)
+
+    total, count = jax.tree.map(jnp.zeros_like, originals), 0
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or isinstance(batch[0], jax.ShapeDtypeStruct):
+            raise ValueError("batches must be (x, y) with values: the transforms need gradients of the loss.")
+        total, count = add(total, originals, params, *batch), count + len(batch[0])
+    return jax.tree.map(lambda a: a / count, total) if count else None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ChainState:
+    """State of `chain`.
+
+    Attributes:
+      states: one for each transform.
+      report: what `init` did, handed out by the first `update`; None from then on.
+    """
+
+    states: tuple[Any, ...]
+    report: Info | None = dataclasses.field(default=None, metadata={"static": True})
+
+
+def chain(*transforms: Transform) -> Transform:
+    """Several transforms as one: each works on what the one before left.
+
+    `init` also runs the first update of each, since a later transform may need what an earlier one did (a correction
+    needs the error). The first `update` reports it; those after refresh every transform in turn, on the weights as they
+    are then.
+
+    Raises:
+      ValueError: no transform, or something that is none.
+    """
+    for transform in transforms:
+        if not isinstance(transform, Transform):
+            raise ValueError(f"transforms must be Transform records (prune.prune(...), ...); got {transform!r}.")
+    if not transforms:
+        raise ValueError("chain: give at least one transform.")
+    if len(transforms) == 1:
+        return transforms[0]
+
+    def init(params: Params, evidence: Evidence) -> tuple[Params, ChainState]:
+        states, infos = [], []
+        for transform, own in zip(transforms, _evidences(evidence, len(transforms))):
+            params, state = transform.init(params, own)
+            params, state, info = transform.update(params, state, own)
+            states.append(state)
+            infos.append(info)
+        return params, ChainState(tuple(states), _merged(infos))
+
+    def update(params: Params, state: ChainState, evidence: Evidence) -> tuple[Params, ChainState, Info]:
+        if state.report is not None:
+            return params, ChainState(state.states), state.report
+        states, infos = [], []
+        for transform, old, own in zip(transforms, state.states, _evidences(evidence, len(transforms))):
+            params, new, info = transform.update(params, old, own)
+            states.append(new)
+            infos.append(info)
+        return params, ChainState(tuple(states)), _merged(infos)
+
+    return Transform(frozenset().union(*(t.needs for t in transforms)), init, update)
+
+
+def _evidences(evidence: Evidence, count: int) -> list[Evidence]:
+    """The same for each transform but for the key: two that draw must not draw the same numbers."""
+    if evidence.key is None:
+        return [evidence] * count
+    return [evidence._replace(key=jax.random.fold_in(evidence.key, i)) for i in range(count)]
+
+
+def _merged(infos: list[Info]) -> Info:
+    paths = dict.fromkeys(path for info in infos for path in info)
+    steps = {path: [info[path] for info in infos if path in info] for path in paths}
+    return {
+        path: {"method": "chain", "steps": [s for e in entries for s in e.get("steps", [e])]}
+        for path, entries in steps.items()
+    }

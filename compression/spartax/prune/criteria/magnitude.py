@@ -1,0 +1,19 @@
+"""Magnitude: large weights matter."""
+
+import jax.numpy as jnp
+
+from spartax.records import Criterion, Evidence, Weights
+
+
+def magnitude() -> Criterion:
+    """Score `|w|`, in float32 at least.
+
+    With `prune.pooled()` this is global magnitude pruning, with `prune.uniform()` layer-wise magnitude pruning
+    (Han et al., Learning both Weights and Connections for Efficient Neural Networks, arXiv 1506.02626).
+    """
+    return Criterion(frozenset(), _score)
+
+
+def _score(weights: Weights, evidence: Evidence) -> Weights:
+    del evidence
+    return {path: jnp.abs(w).astype(jnp.promote_types(w.dtype, jnp.float32)) for path, w in weights.items()}

@@ -1,0 +1,62 @@
+"""N:M sparsity: n entries of every m neighbours, which hardware can skip."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from spartax import checks
+from spartax.records import Array, Layout, Pattern
+
+
+def n_of_m(n: int = 2, m: int = 4) -> Pattern:
+    """Keeps the `n` largest scores in every group of `m` consecutive entries along the input-feature axis.
+
+    The axis is `layout.inputs[-1]`: `in` of a Dense kernel, `I` of a convolution for each (h, w, o). Ties go to the
+    lower index. See Mishra et al., Accelerating Sparse Deep Neural Networks, arXiv 2104.08378.
+
+    Args:
+      n: kept entries of a group, 1 to m.
+      m: size of a group.
+
+    Raises:
+      ValueError: bad n or m; at use, an axis that m does not divide, or a count other than n / m of the weight.
+    """
+    checks.positive_int("m", m)
+    checks.positive_int("n", n)
+    if n > m:
+        raise ValueError(f"n must be at most m = {m}; got {n}.")
+
+    return _Groups(n, m)
+
+
+class _Groups(NamedTuple):
+    """The pattern; a value, so that its fixed sparsity can be asked for."""
+
+    n: int
+    m: int
+
+    @property
+    def sparsity(self) -> float:
+        """The removed fraction, which is fixed."""
+        return 1 - self.n / self.m
+
+    def __call__(self, score: Array, keep: int, layout: Layout) -> Array:
+        n, m = self
+        axis = layout.inputs[-1] if layout.inputs else 0
+        if score.shape[axis] % m:
+            raise ValueError(f"n_of_m({n}, {m}) needs an input axis divisible by {m}; got {score.shape[axis]}.")
+        if checks.is_concrete(keep) and int(keep) * m != score.size * n:
+            raise ValueError(f"n_of_m({n}, {m}) keeps {score.size * n // m} of {score.size} weights, not {keep}.")
+        groups = jnp.moveaxis(score, axis, -1)
+        kept = _first(groups.reshape(*groups.shape[:-1], -1, m), n)
+        return jnp.moveaxis(kept.reshape(groups.shape), -1, axis)
+
+
+@jax.jit(static_argnums=1)
+def _first(groups: Array, n: int) -> Array:
+    """Which entries of the last axis have fewer than `n` others before them: larger, or equal and to the left."""
+    mine, other = groups[..., :, None], groups[..., None, :]
+    position = jnp.arange(groups.shape[-1])
+    before = (other > mine) | ((other == mine) & (position < position[:, None]))
+    return jnp.sum(before, axis=-1) < n

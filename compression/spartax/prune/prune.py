@@ -1,0 +1,140 @@
+"""`prune`: a criterion, an allocation and a pattern joined into one transform."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from spartax import catalog, checks, tree
+from spartax.arrays import Masked, dense
+from spartax.prune.allocations.pooled import pooled
+from spartax.prune.allocations.uniform import uniform
+from spartax.prune.patterns.unstructured import unstructured
+from spartax.records import (
+    Allocation,
+    Array,
+    Criterion,
+    Evidence,
+    Info,
+    Layout,
+    Params,
+    Path,
+    Pattern,
+    Transform,
+)
+
+
+def prune(
+    criterion: Criterion,
+    sparsity: float | None = None,
+    allocation: Allocation | None = None,
+    pattern: Pattern | None = None,
+    *,
+    allow_empty: bool = False,
+) -> Transform:
+    """Switch off the entries with the lowest scores: each selected weight becomes `Masked(weight, mask)`.
+
+    `init` keeps everything; `update` scores the weights under their masks (a removed entry may come back), lets the
+    allocation say how many each weight keeps, and the pattern which. Weights that were compressed before stay so under
+    the mask: pruning a `Quantized` gives `Masked(Quantized)`.
+
+    Args:
+      criterion: which weights matter, such as `prune.magnitude()`.
+      sparsity: removed fraction, in [0, 1); 0.9 when left out, or what the pattern fixes.
+      allocation: how many each weight keeps; `prune.pooled()` when left out, `prune.uniform()` under a pattern that
+        fixes the fraction.
+      pattern: which entries can go together; `prune.unstructured()` when left out.
+      allow_empty: whether a weight may lose all its entries.
+
+    Raises:
+      ValueError: sparsity outside [0, 1), or not what the pattern fixes; at use, scores that are not finite, a weight
+        that the pattern does not fit, or one left with no entries.
+    """
+    pattern = pattern or unstructured()
+    fixed = getattr(pattern, "sparsity", None)
+    allocation = allocation or (pooled() if fixed is None else uniform())
+    sparsity = (0.9 if fixed is None else fixed) if sparsity is None else sparsity
+    checks.in_range("sparsity", sparsity, 0.0, 1.0, open_high=True)
+    if fixed is not None and abs(sparsity - fixed) > 1e-9:
+        raise ValueError(f"sparsity must be {fixed}, which the pattern fixes; got {sparsity}.")
+
+    def init(params: Params, evidence: Evidence) -> tuple[Params, dict[Path, int]]:
+        weights = tree.pick(params, evidence.layouts)
+        if fixed is not None:
+            for path, w in weights.items():  # a weight that does not fit is found before anything is computed
+                _named(path, pattern, _shape(w), round((1 - fixed) * _shape(w).size), evidence.layouts[path])
+        whole = {path: Masked(w, jnp.ones(w.shape, jnp.bool_)) for path, w in weights.items()}
+        return tree.replace(params, whole), {path: _depth(w) for path, w in weights.items()}
+
+    def update(params: Params, state: dict[Path, int], evidence: Evidence) -> tuple[Params, dict[Path, int], Info]:
+        catalog.require(criterion.needs, evidence)
+        leaves = tree.pick(params, state)
+        scores = criterion.score({p: dense(_inside(w, state[p])) for p, w in leaves.items()}, evidence)
+        for path, score in scores.items():
+            checks.finite(f"the score of {path}", score)
+        counts = _counted(allocation(scores, sparsity, evidence), allow_empty)
+        layouts = evidence.layouts
+        masks = {p: _named(p, pattern, score, counts[p], layouts[p]) for p, score in scores.items()}
+        masked = {p: _remask(w, state[p], masks[p]) for p, w in leaves.items()}
+        return tree.replace(params, masked), state, {p: _report(m, counts[p], layouts[p]) for p, m in masks.items()}
+
+    return Transform(criterion.needs, init, update)
+
+
+def _named(path: Path, pattern: Pattern, score: Any, keep: int, layout: Layout) -> Array:
+    """The mask (its shape alone for a score that is only a shape), with the path in front of errors."""
+    try:
+        if isinstance(score, jax.ShapeDtypeStruct):
+            return jax.eval_shape(lambda s: pattern(s, keep, layout), score)
+        return pattern(score, keep, layout)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _shape(weight: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(weight.shape, jnp.float32)
+
+
+def _counted(counts: dict[Path, int], allow_empty: bool) -> dict[Path, int]:
+    empty = [path for path, keep in counts.items() if keep == 0]
+    if empty and not allow_empty:
+        raise ValueError(
+            f"{', '.join(empty)}: no weight would be left; lower the sparsity, give prune.pooled a min_kept, "
+            "or pass allow_empty=True."
+        )
+    return counts
+
+
+def _depth(weight: Any) -> int:
+    """How many masks are around the entries of a weight; a transform knows its own mask by what is under it."""
+    found = jax.tree.leaves(weight, is_leaf=lambda x: isinstance(x, Masked))
+    return max((1 + _depth(x.weight) for x in found if isinstance(x, Masked)), default=0)
+
+
+def _is_mine(depth: int) -> Callable[[Any], bool]:
+    return lambda x: isinstance(x, Masked) and _depth(x.weight) == depth
+
+
+def _inside(weight: Any, depth: int) -> Any:
+    mine = _is_mine(depth)
+    found = [x.weight for x in jax.tree.leaves(weight, is_leaf=mine) if mine(x)]
+    if not found:
+        raise ValueError("params hold no mask of this transform; call its init first.")
+    return found[0]
+
+
+def _remask(weight: Any, depth: int, mask: Array) -> Any:
+    mine = _is_mine(depth)
+    return jax.tree.map(lambda x: Masked(x.weight, mask) if mine(x) else x, weight, is_leaf=mine)
+
+
+def _report(mask: Array, keep: int, layout: Layout) -> dict[str, Any]:
+    fed = jnp.any(mask, axis=layout.inputs) if layout.inputs else mask
+    return {
+        "method": "prune",
+        "kept": keep,
+        "size": mask.size,
+        "sparsity": 1 - keep / mask.size,
+        "outputs_without_input": int(jnp.sum(~fed)),
+    }

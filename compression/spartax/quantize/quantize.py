@@ -1,0 +1,106 @@
+"""`quantize`: a grid, a calibration and a rounding joined into one transform."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from spartax import catalog, tree
+from spartax.arrays import Masked, Quantized, dense
+from spartax.arrays.packed import pack_codes
+from spartax.arrays.verbs import map_arrays
+from spartax.quantize.calibrations.absmax import absmax
+from spartax.quantize.grids import Calibration, Grid, Part, Rounding
+from spartax.quantize.parts import is_quantized, parts
+from spartax.quantize.roundings.nearest import nearest
+from spartax.records import Array, Evidence, Info, Layout, Params, Path, Transform
+
+Floats = dict[Path, tuple[Array, ...]]
+Encode = Callable[[Array, Part], Quantized]
+
+
+def quantize(grid: Grid, calibration: Calibration | None = None, rounding: Rounding | None = None) -> Transform:
+    """Replace the float arrays of each selected weight by integer codes and scales, `Quantized`.
+
+    Works inside what other methods made: a `Masked` weight becomes `Masked(Quantized)` with scales of its kept entries
+    only, a `LowRank` weight has both factors quantized, a `Sum` each term. Codes below 8 bits are packed at once. The
+    state keeps the float arrays, so that `update` can calibrate and round anew, for instance under a new mask.
+
+    Args:
+      grid: bits and blocks, such as `quantize.integer(bits=4, group=64)`.
+      calibration: which scale a block gets; `quantize.absmax()` when left out.
+      rounding: which code an entry gets; `quantize.nearest()` when left out.
+
+    Raises:
+      ValueError: at use, a group that does not divide the input axis of a weight, or a weight quantized already.
+    """
+    calibration, rounding = calibration or absmax(), rounding or nearest()
+    needs = calibration.needs | rounding.needs
+
+    def encode(weight: Array, part: Part) -> Quantized:
+        wide = weight.astype(jnp.promote_types(weight.dtype, jnp.float32))
+        scales = calibration.fit(wide, grid, part)
+        codes = rounding.round(wide, scales, grid, part)
+        return Quantized(_stored(codes, grid), scales.scale, scales.zero, weight.dtype.name)
+
+    def init(params: Params, evidence: Evidence) -> tuple[Params, Floats]:
+        weights = tree.pick(params, evidence.layouts)
+        blank = {path: _blank(path, w, grid, evidence.layouts[path]) for path, w in weights.items()}
+        floats = {path: tuple(x for x, _ in parts(w, evidence.layouts[path])) for path, w in weights.items()}
+        return tree.replace(params, blank), floats
+
+    def update(params: Params, state: Floats, evidence: Evidence) -> tuple[Params, Floats, Info]:
+        catalog.require(needs, evidence)
+        new, info = {}, {}
+        for path, weight in tree.pick(params, state).items():
+            inner = [layout for x, layout in parts(weight, evidence.layouts[path]) if is_quantized(x)]
+            own = [Part(path, layout, evidence) for layout in inner]
+            new[path], error = _refill(weight, list(zip(state[path], own)), encode)
+            info[path] = {"method": "quantize", "bits": grid.bits, "group": grid.group, "relative_error": error}
+        return tree.replace(params, new), state, info
+
+    return Transform(needs, init, update)
+
+
+def _blank(path: Path, weight: Any, grid: Grid, layout: Layout) -> Any:
+    """The weight with codes of zero: the final structure, before anything is computed."""
+    try:
+        layouts = iter([layout for _, layout in parts(weight, layout)])
+        return map_arrays(weight, lambda x: _zeros(x, grid, grid.scale_shape(x.shape, next(layouts))))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _zeros(x: Array, grid: Grid, shape: tuple[int, ...]) -> Quantized:
+    zero = None if grid.symmetric else jnp.zeros(shape, jnp.int8)
+    codes = _stored(jnp.zeros(x.shape, jnp.int8), grid)
+    return Quantized(codes, jnp.ones(shape, grid.scale_dtype), zero, x.dtype.name)
+
+
+def _stored(codes: Array, grid: Grid) -> Any:
+    return codes if grid.bits == 8 else pack_codes(codes, grid.bits, grid.low)
+
+
+def _is_mine(x: Any) -> bool:
+    """A quantized array, together with the mask right around it."""
+    return is_quantized(x) or (isinstance(x, Masked) and is_quantized(x.weight))
+
+
+def _refill(weight: Any, floats: list[tuple[Array, Part]], encode: Encode) -> tuple[Any, float]:
+    """The weight with every quantized array encoded anew, and the relative error of all of them together."""
+    rest, squares = iter(floats), []
+
+    def refill(x: Any) -> Any:
+        if not _is_mine(x):
+            return x
+        values, part = next(rest)
+        if isinstance(x, Masked):  # what is switched off must not widen the scales
+            values = jnp.where(dense(x.mask), values, jnp.zeros((), values.dtype))
+        codes = encode(values, part)
+        squares.append([jnp.sum(jnp.square(y.astype(jnp.float32))) for y in (dense(codes) - values, values)])
+        return Masked(codes, x.mask) if isinstance(x, Masked) else codes
+
+    new = jax.tree.map(refill, weight, is_leaf=_is_mine)
+    error, norm = (sum(column) for column in zip(*squares))
+    return new, float(jnp.sqrt(error / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny)))
