@@ -1,4 +1,4 @@
-"""Shared by all tests: eight virtual CPU devices, a compilation cache, the folder of real data."""
+"""Shared by all tests: eight virtual CPU devices and the folder of real data."""
 
 import os
 import pathlib

@@ -4,8 +4,10 @@ Codes form one little-endian bit stream along an axis: code `i` takes bits `[i b
 `8 / gcd(8, b)` codes fill `b / gcd(8, b)` bytes; the last cell is padded with zero codes.
 """
 
+import functools
 import math
 
+import jax
 import jax.numpy as jnp
 
 from spartax.records import Array
@@ -23,6 +25,7 @@ def packed_length(length: int, bits: int) -> int:
     return -(-length // codes) * size
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def pack_bits(codes: Array, bits: int, axis: int) -> Array:
     """Pack `codes` (integers or bools in [0, 2**bits)) along `axis` into uint8."""
     count, size = cell(bits)
@@ -39,6 +42,7 @@ def pack_bits(codes: Array, bits: int, axis: int) -> Array:
     return jnp.moveaxis(packed.reshape(*packed.shape[:-2], -1), -1, axis)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def unpack_bits(packed: Array, bits: int, axis: int, length: int) -> Array:
     """The first `length` codes along `axis`, uint8 in [0, 2**bits)."""
     count, size = cell(bits)

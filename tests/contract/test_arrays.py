@@ -1,0 +1,147 @@
+"""What every compressed leaf obeys: each verb agrees with `dense`."""
+
+import inspect
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spartax as sx
+from spartax import arrays, tree
+from spartax.arrays import verbs
+from tests import leaves
+
+pytestmark = pytest.mark.core
+CASES = [(name, shape) for shape in (leaves.DENSE, leaves.CONV) for name in leaves.examples(leaves.DENSE)]
+# Swapping input and output, moving the output in front, permuting the spatial axes, and one that mixes them all.
+PERMUTATIONS = {2: [(1, 0)], 4: [(3, 2, 0, 1), (1, 0, 2, 3), (0, 3, 1, 2)]}
+FLOAT = [(n, s) for n, s in CASES if n != "Packed"]
+
+
+@pytest.fixture(params=CASES, ids=lambda c: f"{c[0]}-{len(c[1])}d")
+def leaf(request):
+    name, shape = request.param
+    return leaves.examples(shape)[name]
+
+
+def test_every_leaf_file_has_an_example():
+    folder = pathlib.Path(arrays.__file__).parent
+    classes = {
+        value
+        for module in folder.glob("*.py")
+        for value in vars(__import__(f"spartax.arrays.{module.stem}", fromlist=["_"])).values()
+        if inspect.isclass(value) and issubclass(value, verbs.Leaf) and value is not verbs.Leaf
+    }
+    assert classes == {type(x) for x in leaves.examples(leaves.DENSE).values()}
+
+
+def test_looks_like_its_dense_array(leaf):
+    whole = sx.dense(leaf)
+    assert (leaf.shape, leaf.dtype, leaf.ndim) == (whole.shape, whole.dtype, whole.ndim)
+    assert jax.eval_shape(sx.dense, leaf).shape == whole.shape
+
+
+def test_jit_and_flatten(leaf):
+    whole = sx.dense(leaf)
+    np.testing.assert_allclose(jax.jit(sx.dense)(leaf), whole, rtol=1e-6, atol=1e-6)
+    values, treedef = jax.tree.flatten(leaf)
+    np.testing.assert_array_equal(sx.dense(treedef.unflatten(values)), whole)
+
+
+def test_pack_is_exact_and_never_larger(leaf):
+    small = sx.pack(leaf)
+    np.testing.assert_array_equal(sx.dense(small), sx.dense(leaf))
+    assert sx.nbytes(small) <= sx.nbytes(leaf)
+    assert jax.tree.structure(sx.pack(small)) == jax.tree.structure(small)
+
+
+def test_transpose(leaf):
+    kept = []
+    for axes in PERMUTATIONS[leaf.ndim]:
+        moved = verbs.transpose(leaf, axes)
+        if moved is not None:
+            assert moved.shape == tuple(leaf.shape[a] for a in axes)
+            np.testing.assert_allclose(sx.dense(moved), np.transpose(sx.dense(leaf), axes), rtol=1e-5, atol=1e-5)
+            kept.append(axes)
+    assert kept or not isinstance(leaf, sx.Quantized | sx.LowRank | sx.Masked) or _holds_bitmask(leaf)
+
+
+def _holds_bitmask(leaf):
+    return any(isinstance(x, sx.Bitmask) for x in jax.tree.leaves(leaf, is_leaf=lambda x: isinstance(x, sx.Bitmask)))
+
+
+def test_take_rows(leaf):
+    for rows in (jnp.array([0, 2, 2, 1]), jnp.array([[0], [1]]), jnp.array(2)):
+        picked = verbs.take(leaf, rows)
+        if picked is not None:
+            whole = sx.dense(leaf)[rows]
+            np.testing.assert_allclose(sx.dense(picked), whole, rtol=1e-6, atol=1e-6)
+
+
+def test_reshape(leaf):
+    flat = (int(np.prod(leaf.shape[:-1])), leaf.shape[-1])
+    moved = verbs.reshape(leaf, flat)
+    if moved is not None:
+        np.testing.assert_array_equal(sx.dense(moved), sx.dense(leaf).reshape(flat))
+
+
+@pytest.mark.parametrize(("name", "shape"), FLOAT)
+def test_cast(name, shape):
+    leaf = leaves.examples(shape)[name]
+    half = verbs.astype(leaf, jnp.bfloat16)
+    if half is not None:
+        assert half.dtype == jnp.bfloat16
+        assert sx.dense(half).dtype == jnp.bfloat16
+        whole = np.asarray(sx.dense(leaf))
+        np.testing.assert_allclose(np.asarray(sx.dense(half), np.float32), whole, atol=0.01 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("name", [n for n, s in FLOAT if s == leaves.DENSE])
+def test_matmul_and_its_gradients(name):
+    leaf, x = leaves.examples(leaves.DENSE)[name], leaves.normal(5, 2, leaves.DENSE[0], seed=9)
+    np.testing.assert_allclose(sx.matmul(leaf, x), x @ sx.dense(leaf), rtol=1e-4, atol=1e-4)
+    trainable, fixed = sx.split(leaf)
+
+    def loss(multiply, trainable, x):
+        return jnp.sum(jnp.sin(multiply(sx.merge(trainable, fixed), x)))
+
+    ours = jax.grad(lambda t, x: loss(sx.matmul, t, x), argnums=(0, 1))(trainable, x)
+    plain = jax.grad(lambda t, x: loss(lambda w, x: x @ sx.dense(w), t, x), argnums=(0, 1))(trainable, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), ours, plain)
+    assert jax.tree.leaves(ours[0])
+
+
+@pytest.mark.parametrize("name", [n for n, s in FLOAT if s == leaves.DENSE])
+def test_stack_in_scan_and_vmap(name):
+    """Three leaves stacked child by child are the stack of their dense weights."""
+    shape = leaves.DENSE
+    stack = jax.tree.map(lambda *v: jnp.stack(v), *[leaves.examples(shape)[name]] * 3)
+    if not verbs.sliceable(stack):
+        assert _holds_bitmask(stack)
+        return
+    whole = sx.dense(leaves.examples(shape)[name])
+    assert stack.shape == (3, *shape)
+    np.testing.assert_allclose(sx.dense(stack), jnp.stack([whole] * 3), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.vmap(sx.dense)(stack)[1], whole, rtol=1e-5, atol=1e-5)
+    total, _ = jax.lax.scan(lambda total, layer: (total + sx.dense(layer), None), jnp.zeros(shape), stack)
+    np.testing.assert_allclose(total, 3 * whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n, s in FLOAT if s == leaves.DENSE])
+def test_sharding_and_donation(name):
+    leaf = leaves.examples(leaves.DENSE)[name]
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    placed = jax.device_put(leaf, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    np.testing.assert_array_equal(sx.dense(placed), sx.dense(leaf))
+    copy = jax.tree.map(jnp.copy, leaf)
+    step = jax.jit(lambda w: jax.tree.map(lambda v: v + 1 if tree.is_floating(v) else v, w), donate_argnums=0)
+    assert jax.tree.structure(step(copy)) == jax.tree.structure(leaf)
+
+
+def test_split_and_merge(leaf):
+    trainable, fixed = sx.split({"w": leaf, "n": jnp.arange(3), "b": jnp.ones(2)})
+    assert all(jnp.issubdtype(v.dtype, jnp.floating) for v in jax.tree.leaves(trainable))
+    assert not any(jnp.issubdtype(v.dtype, jnp.floating) for v in jax.tree.leaves(fixed))
+    np.testing.assert_array_equal(sx.dense(sx.merge(trainable, fixed)["w"]), sx.dense(leaf))

@@ -1,0 +1,60 @@
+"""One or more examples of every compressed leaf, for the contract suites."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import spartax as sx
+from spartax.arrays import packed
+
+DENSE, CONV = (12, 10), (3, 3, 4, 6)
+
+
+def normal(*shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def codes_of(shape, bits, seed=1):
+    top = 2 ** (bits - 1) - 1
+    return jnp.asarray(np.random.default_rng(seed).integers(-top, top + 1, shape), jnp.int8)
+
+
+def quantized(shape, bits=8, scale_shape=None, zero=False, seed=1):
+    """Codes packed at their width below 8 bits; one scale an output column unless said otherwise."""
+    scale_shape = scale_shape or (*(1,) * (len(shape) - 1), shape[-1])
+    scale = jnp.abs(normal(*scale_shape, seed=seed)) + 0.1
+    codes = codes_of(shape, bits, seed)
+    offset = jnp.asarray(np.random.default_rng(seed).integers(-3, 4, scale_shape), jnp.int8) if zero else None
+    return sx.Quantized(packed.pack_codes(codes, bits, -(2 ** (bits - 1))) if bits < 8 else codes, scale, offset)
+
+
+def masked(shape, kept=0.3, seed=2):
+    return sx.Masked(normal(*shape, seed=seed), jax.random.uniform(jax.random.key(seed), shape) < kept)
+
+
+def lowrank(shape, rank=3, seed=3):
+    return sx.LowRank(normal(*shape[:-1], rank, seed=seed), normal(rank, shape[-1], seed=seed + 1))
+
+
+@functools.cache
+def examples(shape):
+    """{name: leaf} of one dense shape whose last axis is the output and last but one the input feature."""
+    low = lowrank(shape)
+    grouped = (*shape[:-2], shape[-2] // 2, shape[-1])
+    return {
+        "Masked": masked(shape),
+        "Masked packed mask": sx.Masked(normal(*shape), packed.pack_codes(masked(shape).mask, 1, 0)),
+        "Masked of Quantized": sx.Masked(quantized(shape, 4), masked(shape).mask),
+        "Masked of asymmetric": sx.Masked(quantized(shape, 4, zero=True), masked(shape).mask),
+        "Bitmask": sx.pack(masked(shape)),
+        "Quantized int8": quantized(shape),
+        "Quantized per tensor": quantized(shape, scale_shape=(1,) * len(shape)),
+        "Quantized int4 grouped": quantized(shape, 4, grouped),
+        "Quantized int3 asymmetric": quantized(shape, 3, grouped, zero=True),
+        "LowRank": low,
+        "LowRank of Quantized": sx.LowRank(quantized(low.left.shape, 4), quantized(low.right.shape)),
+        "Sum": sx.Sum((quantized(shape, 4, grouped), low)),
+        "Packed": packed.pack_codes(codes_of(shape, 4), 4, -8),
+    }
