@@ -1,23 +1,11 @@
 import io
 import json
-import os
-import pathlib
 
 import numpy as np
 import pytest
 from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
-
-
-@pytest.fixture(scope="session")
-def data_dir():
-    """Folder of the prepared data sets; tests that need it skip without it."""
-    default = pathlib.Path(__file__).parents[3] / "shared" / "data"
-    folder = pathlib.Path(os.environ.get("SPARTAX_DATA", default))
-    if not (folder / "mnist").is_dir():
-        pytest.skip(f"no data in {folder}; set SPARTAX_DATA")
-    return folder
 
 
 @pytest.fixture(scope="session")

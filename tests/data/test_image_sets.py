@@ -63,8 +63,8 @@ def test_load_names_the_known_sets():
         ("fashion_mnist", (28, 28, 1), ("T-shirt/top", "Trouser", "Pullover")),
     ],
 )
-def test_real_sets(data_dir, name, shape, names):
-    got = data.load(name, "test[:8]", data_dir)
+def test_real_sets(shared_data, name, shape, names):
+    got = data.load(name, "test[:8]", shared_data)
     assert got.x.shape == (8, *shape)
     assert got.classes == len(got.label_names) == 10
     assert got.label_names[:3] == names

@@ -103,7 +103,7 @@ def test_cnn_a_equals_the_torch_definition(tmp_path):
     h = relu(torch_conv(h, tensors["2.weight"], tensors["2.bias"], 2, 1))
     h = relu(h.reshape(3, -1) @ tensors["5.weight"].T + tensors["5.bias"])
     expected = h @ tensors["7.weight"].T + tensors["7.bias"]
-    np.testing.assert_allclose(loaded.apply(loaded.variables, x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(loaded.apply)(loaded.variables, x), expected, rtol=1e-4, atol=1e-5)
 
 
 def resnet_shapes(shortcut):
@@ -147,7 +147,7 @@ def test_resnet_equals_the_torch_definition(tmp_path, shortcut):
     h = torch_block(h, tensors, "layer1.0", 1, shortcut)
     h = torch_block(h, tensors, "layer2.0", 2, shortcut)
     expected = h.mean(axis=(2, 3)) @ tensors["linear.weight"].T + tensors["linear.bias"]
-    np.testing.assert_allclose(loaded.apply(loaded.variables, x), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(loaded.apply)(loaded.variables, x), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -175,12 +175,12 @@ def test_unknown_architecture_lists_the_known(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def test_set(data_dir):
+def test_set(shared_data):
     sets = {}
 
     def get(name, split):
         if (name, split) not in sets:
-            sets[name, split] = data.load(name, split, data_dir)
+            sets[name, split] = data.load(name, split, shared_data)
         return sets[name, split]
 
     return get
@@ -192,9 +192,11 @@ def correct(loaded, dataset, batch_size):
     return sum(int(jnp.sum(jnp.argmax(apply(loaded.variables, x), -1) == y)) for x, y, _ in batches)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_weights_on_a_prefix(name, data_dir, test_set):
-    path = data_dir / "weights" / f"{name}.safetensors"
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "56" in name else []) for name in PUBLISHED]
+)
+def test_published_weights_on_a_prefix(name, shared_data, test_set):
+    path = shared_data / "weights" / f"{name}.safetensors"
     loaded = models.load(path)
     size, count, _ = PUBLISHED[name]
     assert correct(loaded, test_set(name.split("_")[0], f"test[:{size}]"), 128) == count
@@ -205,7 +207,7 @@ def test_published_weights_on_a_prefix(name, data_dir, test_set):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if not name.endswith(("32", "56"))])
-def test_published_accuracy(name, data_dir, test_set):
-    loaded = models.load(data_dir / "weights" / f"{name}.safetensors")
+def test_published_accuracy(name, shared_data, test_set):
+    loaded = models.load(shared_data / "weights" / f"{name}.safetensors")
     percent = correct(loaded, test_set(name.split("_")[0], "test"), 500) / 100
     assert percent == pytest.approx(PUBLISHED[name][2], abs=0.05)

@@ -7,6 +7,8 @@ import pytest
 
 from spartax import models
 
+pytestmark = pytest.mark.core
+
 GRAY8, GRAY28, RGB32, RGB224 = (8, 8, 1), (28, 28, 1), (32, 32, 3), (224, 224, 3)
 
 # module, input shape, trainable parameters as published (or added up by hand where no paper counts them)
@@ -67,13 +69,6 @@ def test_parameter_count_layouts_and_logits(name):
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
         if path[-1].key == "kernel":  # [in, out] or [H, W, in, out], nothing else
             assert leaf.ndim == 2 or (leaf.ndim == 4 and leaf.shape[0] == leaf.shape[1] <= 16)
-
-
-def test_convolutions_start_at_the_scale_of_he():
-    variables = jax.jit(models.CNN((8, 32), 4).init)(jax.random.key(0), uniform(1, 8, 8, 1))
-    kernel, bias = (variables["params"]["conv2"][name] for name in ("kernel", "bias"))
-    assert np.std(kernel) == pytest.approx(np.sqrt(2 / (3 * 3 * 8)), rel=0.05)
-    assert not np.any(bias)
 
 
 @pytest.mark.parametrize("name", NORMALIZED)

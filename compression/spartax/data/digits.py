@@ -1,5 +1,7 @@
 """The embedded default: handwritten digits that come with scikit-learn, so nothing is downloaded."""
 
+from typing import Any
+
 import numpy as np
 from sklearn import datasets
 
@@ -26,8 +28,9 @@ def digits(split: str = "train") -> Dataset:
       ValueError: unknown `split`.
     """
     checks.one_of("split", split, (*_TENTHS, "all"))
-    pixels, y = datasets.load_digits(return_X_y=True)
-    x = (pixels / 16.0).astype(np.float32).reshape(-1, 8, 8, 1)
+    stored: Any = datasets.load_digits()
+    y = stored.target
+    x = (stored.data / 16.0).astype(np.float32).reshape(-1, 8, 8, 1)
     rows = np.arange(len(y)) if split == "all" else _rows(y, *_TENTHS[split])
     return Dataset(x[rows], y[rows].astype(np.int32), f"digits/{split}", 10, tuple("0123456789"))
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def fashion_mnist(split: str, data_dir: str | os.PathLike | None = None) -> Data
     return tfds_images("fashion_mnist", split, data_dir)
 
 
-def _source(name: str, split: str, data_dir: str | os.PathLike | None):
+def _source(name: str, split: str, data_dir: str | os.PathLike | None) -> Any:
     """The data source of the newest prepared version."""
     import tensorflow_datasets as tfds  # slow to import and not needed for the embedded set
 
@@ -73,6 +74,7 @@ def _source(name: str, split: str, data_dir: str | os.PathLike | None):
         raise ValueError(f"data_dir has no prepared {name!r}: looked for {root / name}/<version>/; {how}.")
     newest = max(versions, key=lambda folder: tfds.core.Version(folder.name))
     try:
-        return tfds.builder_from_directory(newest).as_data_source(split)
+        builder: Any = tfds.builder_from_directory(newest)
+        return builder.as_data_source(split)
     except NotImplementedError as error:
         raise ValueError(f"data_dir has {newest} in a format without random access; {how}.") from error

@@ -131,7 +131,7 @@ def _torch_name(leaf: Sequence[str], family: _Family) -> str:
 
 def _translate(what: str, tensors: Tensors, template: Params, family: _Family, side: int | None) -> Params:
     """Fill the tree of shapes `template` from the tensors; every leaf and every tensor must find its partner."""
-    leaves = flax.traverse_util.flatten_dict(template)
+    leaves: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(template)
     names = {leaf: _torch_name(leaf, family) for leaf in leaves}
     arrays = {
         leaf: _to_flax(tensors[name], side if leaf[1] == "linear1" else None)

@@ -1,6 +1,7 @@
 """What several models share: input normalization and convolutions padded as PyTorch pads them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -73,6 +74,7 @@ def eval_apply(module: nn.Module) -> ApplyFn:
     """
 
     def apply(variables: Params, x: Array) -> Array:
-        return module.apply(variables, x, train=False)
+        logits: Any = module.apply(variables, x, train=False)
+        return logits
 
     return apply
