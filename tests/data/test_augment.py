@@ -50,12 +50,6 @@ def test_only_flips():
     assert 0 < sum(flipped) < len(flipped)
 
 
-def test_no_flips():
-    out = np.asarray(data.augment(pad=1, flip=False)(jax.random.key(0), IMAGES))
-    for result, image in zip(out, IMAGES, strict=True):
-        outcome(result, image, 1, "constant", False)
-
-
 def test_a_row_depends_on_its_index_only():
     order = np.random.RandomState(1).permutation(64).astype(np.int32)
     whole = ZERO(jax.random.key(5), IMAGES)
