@@ -29,7 +29,8 @@ def test_padded_batches_keep_every_row_once_and_fill_up_with_the_last():
     assert all(x.shape == (10, 5) and y.shape == (10,) for _, (x, y) in seen)
     np.testing.assert_array_equal(np.concatenate([x[:n] for n, (x, _) in seen]), X)
     np.testing.assert_array_equal(seen[-1][1][0][3:], np.repeat(X[-1:], 7, 0))
-    assert [count for count, _ in padded(100, X)] == [23]
+    ((count, (x,)),) = padded(100, X)
+    assert (count, x.shape) == (23, (100, 5))
     with pytest.raises(ValueError, match="one common, positive length"):
         padded(10, X, Y[:-1])
     with pytest.raises(ValueError, match="batch_size must be an integer"):
@@ -111,14 +112,32 @@ def test_robustness_does_not_depend_on_the_batch_size():
 
 def test_networks_of_one_structure_share_a_compilation():
     chex.clear_trace_counter()
-    traced = chex.assert_max_traces(linear, n=2)  # one for the clean images, one for the attack's verdict
+    traced = chex.assert_max_traces(linear, n=2)  # one for the verdicts, one for the attack
 
     def apply(params, x):
         return traced(params, x)
 
-    attack = {"up": shift(0.1)}
-    results = [measure.robustness(attack, Partial(apply, {"w": s * W}), X, Y, KEY).clean.sum() for s in (1.0, -1.0)]
-    assert results[0] == EXPECTED.sum() != results[1]
+    attack = {"fgsm": attacks.fgsm(0.01)}
+    networks = [Partial(apply, {"w": scale * W}) for scale in (1.0, -1.0, 0.5)]
+    clean = [measure.robustness(attack, network, X, Y, KEY).clean.sum() for network in networks]
+    assert clean[0] == clean[2] == EXPECTED.sum() != clean[1]
+
+
+def test_the_verdict_is_that_of_the_network_not_of_the_surrogate():
+    network, other = Partial(linear, {"w": W}), Partial(linear, {"w": -W})
+    attack = {"pgd": attacks.pgd(0.1, steps=3)}
+    own, transferred = (measure.robustness(attack, network, X, Y, KEY, surrogate=s) for s in (network, other))
+    np.testing.assert_array_equal(own.clean, EXPECTED)
+    np.testing.assert_array_equal(transferred.clean, EXPECTED)
+    assert own.worst.sum() < EXPECTED.sum()
+    # climbing the loss of -W lowers the loss of W
+    np.testing.assert_array_equal(transferred.worst, EXPECTED)
+
+
+def test_logits_that_are_not_numbers_are_wrong():
+    broken = lambda params, x: jnp.where(x[:, :1] > 0.5, jnp.nan, x @ params)  # noqa: E731
+    found = measure.correct(broken, W, X, np.argmax(X @ np.asarray(W), 1).astype(np.int32))
+    np.testing.assert_array_equal(found, X[:, 0] <= 0.5)
 
 
 def test_a_plain_function_is_a_network_too():

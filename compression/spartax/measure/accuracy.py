@@ -3,8 +3,8 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from spartax import checks
 from spartax.measure.padding import padded
@@ -36,14 +36,23 @@ def correct(
     apply: ApplyFn, params: Params, x: Array | np.ndarray, y: Array | np.ndarray, batch_size: int = 256
 ) -> np.ndarray:
     """Which examples are classified correctly, bool [N]; arguments as for `accuracy`."""
-    shape = jax.eval_shape(apply, params, x[:1]).shape
+    logits_fn = Partial(apply, params)
+    shape = jax.eval_shape(logits_fn, x[:1]).shape
     if len(shape) != 2:
         raise ValueError(f"apply must return logits [B, K]; got shape {shape}.")
     checks.labels("y", y, batch=len(x), classes=shape[1])
-    found = [_predict(apply, params, batch)[:count] for count, (batch,) in padded(batch_size, x)]
-    return np.concatenate(found) == np.asarray(y)
+    checks.positive_int("batch_size", batch_size)
+    return predictions(logits_fn, x, min(batch_size, len(x))) == np.asarray(y)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(apply: ApplyFn, params: Params, x: Array) -> Array:
-    return jnp.argmax(apply(params, x), axis=1)
+def predictions(logits_fn: Partial, x: Array | np.ndarray, batch_size: int) -> np.ndarray:
+    """The class of the largest logit of each example, int [N]; -1 where a logit is NaN or infinite."""
+    jitted = hasattr(logits_fn.func, "lower")  # its own compilation is then used
+    call = logits_fn if jitted else functools.partial(_call, logits_fn)
+    logits = np.concatenate([np.asarray(call(batch))[:count] for count, (batch,) in padded(batch_size, x)])
+    return np.where(np.isfinite(logits).all(axis=1), np.argmax(logits, axis=1), -1)
+
+
+@jax.jit
+def _call(logits_fn: Partial, x: Array) -> Array:
+    return logits_fn(x)

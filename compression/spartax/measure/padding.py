@@ -12,7 +12,7 @@ def padded(batch_size: int, *arrays: Array | np.ndarray) -> Iterator[tuple[int, 
     """Batches of exactly `batch_size` rows; the last one is filled up with copies of its last row.
 
     Args:
-      batch_size: rows of a batch; the number of examples when there are fewer.
+      batch_size: rows of a batch, also when there are fewer examples.
       *arrays: `[N, ...]` each, N at least one.
 
     Returns:
@@ -25,7 +25,7 @@ def padded(batch_size: int, *arrays: Array | np.ndarray) -> Iterator[tuple[int, 
     lengths = {len(a) for a in arrays}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(f"arrays must have one common, positive length; got {[len(a) for a in arrays]}.")
-    return _padded(min(batch_size, len(arrays[0])), [np.asarray(a) for a in arrays])
+    return _padded(batch_size, [np.asarray(a) for a in arrays])
 
 
 def _padded(size: int, arrays: list[np.ndarray]) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
