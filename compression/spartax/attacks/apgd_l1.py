@@ -1,0 +1,108 @@
+"""How APGD moves for l1: sparse steps, with the step length tied to how many pixels have changed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from spartax.attacks import threats
+from spartax.attacks.apgd_rules import Rule, State, back_to_best, rows
+from spartax.attacks.projections import l1_ball_box
+from spartax.records import Array
+
+
+def sparse(eps: float, steps: int, *, large_eps: bool, given_start: bool) -> Rule:
+    """Steps along the signs of the largest gradient entries, as many as two thirds of what the best point changed.
+
+    No momentum. At a check the step goes back to `eps` (and the point to the best one) where the number of changed
+    entries fell below 95 %, else it is divided by 1.5, not below `eps / 10`. With `large_eps` three runs of 30, 30 and
+    40 % of the steps follow each other at radius 3, 2 and 1 eps. See Croce and Hein, "Mind the box", arXiv 2103.01208.
+    """
+    lengths = stages(steps) if large_eps else [steps]
+    windows = np.concatenate([equal_windows(length) for length in lengths])
+    fresh = np.concatenate([np.arange(length + 1) == 0 for length in lengths])
+    radii = np.repeat(eps * np.arange(len(lengths), 0, -1.0), [length + 1 for length in lengths]).astype(np.float32)
+    counted = large_eps or given_start  # the first fraction is then counted at the starting point, else it is 0.2
+
+    def radius(state: State) -> Array:
+        return jnp.asarray(radii)[state.number]
+
+    def enter(state: State) -> State:
+        begins, size = jnp.asarray(fresh)[state.number], state.x[0].size
+        if large_eps:
+            best = project(state.x_best, state.x0, radius(state))
+            state = state._replace(x=rows(begins & (state.number > 0), best, state.x))
+        support = changed(state.x, state.x0)
+        return state._replace(
+            support=jnp.where(begins, support if counted else float(size), state.support),
+            part=jnp.where(begins, support / size / 1.5 if counted else 0.2, state.part),
+            step_size=jnp.where(begins, radius(state), state.step_size),
+        )
+
+    def check(state: State, gradient: Array, window: Array) -> tuple[State, Array]:
+        due, most, size = window > 0, radius(state), gradient[0].size
+        support = changed(state.x_best, state.x0)
+        sparser = support < 0.95 * state.support
+        state, gradient = back_to_best(state, gradient, due & sparser)
+        step_size = jnp.clip(jnp.where(sparser, most, state.step_size / 1.5), most / 10, most)
+        state = state._replace(
+            part=jnp.where(due, support / size / 1.5, state.part),
+            step_size=jnp.where(due, step_size, state.step_size),
+            support=jnp.where(due, support, state.support),
+        )
+        return state, gradient
+
+    def move(state: State, gradient: Array) -> Array:
+        direction = largest(gradient, state.part)
+        length = threats.per_example(state.step_size / (threats.lengths(direction, "l1") + 1e-10), gradient)
+        return project(state.x + length * direction, state.x0, radius(state))
+
+    def start(keys: Array, x0: Array) -> Array:
+        return project(x0 + threats.draw(keys, x0, jax.random.normal), x0, float(radii[0]))
+
+    return Rule(windows, fresh, eps, start, enter, check, move)
+
+
+def stages(steps: int) -> list[int]:
+    """Lengths of the three runs of the schedule for large radii."""
+    first = -(-3 * steps // 10)
+    return [first, first, steps - 2 * first]
+
+
+def equal_windows(steps: int) -> np.ndarray:
+    """Windows of 0.04 of the steps, int32 [looks]."""
+    table, window = np.zeros(steps + 1, np.int32), max(int(0.04 * steps), 1)
+    table[window::window] = window
+    return table
+
+
+def project(x: Array, x0: Array, radius: Array | float) -> Array:
+    """The nearest image in the l1 ball (one radius, or one per example) and the box."""
+    return jnp.clip(x0 + l1_ball_box(x - x0, x0, radius), 0.0, 1.0)
+
+
+def changed(x: Array, x0: Array) -> Array:
+    """How many entries of every example differ, float32 [B]."""
+    return jnp.sum((x != x0).reshape(x.shape[0], -1), axis=1).astype(jnp.float32)
+
+
+def largest(gradient: Array, part: Array) -> Array:
+    """Signs of the `part[i]` fraction of largest entries of example `i` (at least one), 0 elsewhere."""
+    size = gradient[0].size
+    rank = jnp.clip(jnp.floor((1 - part) * size), 0, size - 1).astype(jnp.int32)
+    least = threats.per_example(ranked(jnp.abs(gradient), rank), gradient)
+    return jnp.where(jnp.abs(gradient) >= least, jnp.sign(gradient), 0.0)
+
+
+def ranked(values: Array, rank: Array) -> Array:
+    """The `rank[i]`-th smallest (from 0) of the entries of example `i`, none of them negative; [B].
+
+    Found bit by bit: floats that are not negative are ordered like their bits, and 31 counts cost less than a sort.
+    """
+    bits = lax.bitcast_convert_type(values.reshape(values.shape[0], -1), jnp.int32)
+
+    def decide(step: Array, low: Array) -> Array:
+        raised = low | (1 << (30 - step))
+        return jnp.where(jnp.sum(bits < raised[:, None], axis=1) <= rank, raised, low)
+
+    return lax.bitcast_convert_type(lax.fori_loop(0, 31, decide, jnp.zeros_like(rank)), jnp.float32)

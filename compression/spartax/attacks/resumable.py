@@ -1,0 +1,77 @@
+"""Attacks that can be paused between iterations, so that finished examples stop costing, and are still attacks."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from spartax.attacks import objective
+from spartax.attacks.network import Network, problem
+from spartax.records import Array, LogitsFn
+
+
+class Rows(NamedTuple):
+    """The examples a run works on: images [B, ...], labels [B], one key per example [B], clean logits [B, K]."""
+
+    x: Array
+    y: Array
+    keys: Array
+    logits: Array
+
+
+class Outcome(NamedTuple):
+    """What a run found.
+
+    Attributes:
+      x: the first misclassified allowed image where `broken`, [B, ...].
+      broken: bool [B].
+      broken_at: iteration of the first success, int32 [B], -1 where there was none.
+      best: the strongest image found, whether or not it succeeds.
+    """
+
+    x: Array
+    broken: Array
+    broken_at: Array
+    best: objective.Best
+
+
+class Resumable(NamedTuple):
+    """An attack made of independent runs (restarts, targets), each a number of equal iterations; also a plain attack.
+
+    The state of a run is a pytree whose every array has the example axis first. Rows may be taken out of it between two
+    `advance` calls, and what the others find does not change.
+
+    Attributes:
+      name: what reports call it.
+      settings: every hyper-parameter, JSON friendly.
+      runs: `classes -> number of runs`.
+      rank: `run -> rank of the target class` (1 is the runner-up), 0 for an untargeted run.
+      steps: iterations of one run.
+      forwards: forward passes of one iteration, counted in images per example.
+      backwards: backward passes of one iteration.
+      start: `(network, rows, run) -> state`; `run` may be traced, so that all runs share one compilation.
+      advance: `(network, state, count) -> state` after `count` more iterations; `count` may be traced.
+      outcome: `state -> Outcome`.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    runs: Callable[[int], int]
+    rank: Callable[[int], int]
+    steps: int
+    forwards: int
+    backwards: int
+    start: Callable[[Network, Rows, Array | int], Any]
+    advance: Callable[[Network, Any, Array | int], Any]
+    outcome: Callable[[Any], Outcome]
+
+    def __call__(self, key: Array, logits_fn: LogitsFn, x: Array, y: Array, *, index: Array | None = None) -> Array:
+        """All runs on all rows; the strongest image of each example. Arguments as in `records.Attack`."""
+        given = problem(key, logits_fn, x, y, index)
+        rows = Rows(given.x, given.y, given.keys, given.network(given.x, given.keys))
+
+        def run(number: Array, best: objective.Best) -> objective.Best:
+            state = self.advance(given.network, self.start(given.network, rows, number), self.steps)
+            return objective.better(best, *self.outcome(state).best)
+
+        return jax.lax.fori_loop(0, self.runs(given.classes), run, objective.nothing(given.x)).x
