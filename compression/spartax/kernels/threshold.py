@@ -16,7 +16,7 @@ from jax import lax
 from spartax import checks
 from spartax.records import Array
 
-SECTIONS = 16  # 15 counters fill the vector registers of a CPU core; 31 spill
+SECTIONS = 16  # 15 counters still fit the vector registers of a CPU core; 31 spill, and cost more than the passes saved
 LIMIT = 2**32 - SECTIONS  # counts are uint32, and a point may lie past the end of the range
 
 
@@ -41,7 +41,8 @@ def kth_largest(scores: Sequence[Array], k: Array | int, axis_name: str | None =
     Works under `jit`; outside it every shape of array is compiled once, however many arrays there are.
 
     Args:
-      scores: floating arrays of any shapes, without NaN; sharded arrays are counted where they are.
+      scores: floating arrays of any shapes, without NaN; sharded arrays are counted where they are. Subnormal numbers
+        count as zero, on every device.
       k: how many entries are kept, 0 <= k <= total size; may be traced.
       axis_name: mesh axis to add the counts over, inside `jax.shard_map`, where `scores` are the local shards.
 
@@ -63,7 +64,7 @@ def kth_largest(scores: Sequence[Array], k: Array | int, axis_name: str | None =
     left = k - jnp.sum(above, dtype=jnp.uint32)  # ties that are kept, over all arrays
     before = jnp.cumsum(ties, dtype=jnp.uint32) - ties
     kept_ties = jnp.minimum(ties, left - jnp.minimum(before, left))
-    return Kth(_from_key(key, kind), above + kept_ties, ties - kept_ties)
+    return Kth(_normal(_from_key(key, kind), kind, key), above + kept_ties, ties - kept_ties)
 
 
 def top(score: Array, k: Array | int) -> Array:
@@ -123,20 +124,36 @@ def _narrow(state: tuple[Array, Array, Array, Array], counts: Array, k: Array) -
 def _count_reaching(score: Array, keys: Array, kind: np.dtype) -> Array:
     """How many scores are at least as large as the float of each key."""
     levels = _from_key(keys, kind)
-    return _count([score.astype(kind) >= level for level in levels])
+    score = _normal(score, kind, levels)
+    return _count([score >= level for level in levels])
 
 
 @jax.jit
 def _count_ties_from(score: Array, value: Array, starts: Array) -> Array:
     """How many scores equal `value` from each flat index on."""
-    tied, index = score.astype(value.dtype) == value, _flat_index(score.shape)
+    tied, index = _normal(score, value.dtype, starts) == value, _flat_index(score.shape, starts)
     return _count([tied & (index >= start) for start in starts])
 
 
 @jax.jit
 def _keep(score: Array, value: Array, end: Array) -> Array:
-    score = score.astype(value.dtype)
-    return (score > value) | ((score == value) & (_flat_index(score.shape) < end))
+    score = _normal(score, value.dtype, end)
+    return (score > value) | ((score == value) & (_flat_index(score.shape, end) < end))
+
+
+def _normal(score: Array, kind: np.dtype, where: Array) -> Array:
+    """The scores with subnormal numbers as zero: some devices compare them so, others do not."""
+    score = _recomputed(score, where).astype(kind)
+    return jnp.where(jnp.abs(score) < jnp.finfo(kind).tiny, jnp.zeros((), kind), score)
+
+
+def _recomputed(x: Array, where: Array) -> Array:
+    """`x` as if it depended on `where`, which changes inside a loop.
+
+    What is computed from it stays in the loop, entry by entry; XLA would move it out and store a second array as large
+    as the scores.
+    """
+    return lax.optimization_barrier((x, where))[0]
 
 
 def _count(tests: list[Array]) -> Array:
@@ -146,11 +163,11 @@ def _count(tests: list[Array]) -> Array:
     return jnp.stack(lax.reduce(ones, (np.uint32(0),) * len(ones), add, tuple(range(ones[0].ndim))))
 
 
-def _flat_index(shape: tuple[int, ...]) -> Array:
-    """Row-major position of every entry, uint32; never stored, XLA computes it where it is used."""
+def _flat_index(shape: tuple[int, ...], where: Array) -> Array:
+    """Row-major position of every entry, uint32; not stored, XLA computes it where it is used."""
     strides = np.cumprod((1, *shape[:0:-1]), dtype=np.uint32)[::-1]
     parts = (lax.broadcasted_iota(jnp.uint32, shape, a) * strides[a] for a in range(len(shape)))
-    return sum(parts, jnp.zeros(shape, jnp.uint32))
+    return sum(parts, jnp.broadcast_to(_recomputed(jnp.zeros((), jnp.uint32), where), shape))
 
 
 def _word(kind: np.dtype) -> tuple[np.dtype, np.dtype]:
