@@ -28,7 +28,7 @@ def compensate(factorization: Factorization, ranks: Ranks) -> Transform:
     """
 
     def residual(path: Path, weight: Any, evidence: Evidence) -> Array:
-        return catalog.need("originals", evidence)[path] - dense(weight)
+        return _difference(catalog.need("originals", evidence)[path], weight)
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, tuple]:
         weights = tree.pick(params, evidence.layouts)
@@ -51,6 +51,11 @@ def compensate(factorization: Factorization, ranks: Ranks) -> Transform:
         return tree.replace(params, new), state, {path: _report(path, w, evidence) for path, w in new.items()}
 
     return Transform(frozenset({"originals"}), init, update)
+
+
+@jax.jit
+def _difference(original: Array, weight: Any) -> Array:
+    return original - dense(weight)
 
 
 def _is_corrected(x: Any) -> bool:

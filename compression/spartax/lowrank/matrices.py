@@ -106,6 +106,11 @@ def report(method: str, rank: int, weight: Any, before: Array | None) -> dict[st
     """What was done to one weight; the error is relative to the dense weight before any transform."""
     done: dict[str, Any] = {"method": method, "rank": rank}
     if before is not None:
-        norms = (jnp.linalg.norm(x.astype(jnp.float32)) for x in (dense(weight) - before, before))
-        done["relative_error"] = float(next(norms) / jnp.maximum(next(norms), jnp.finfo(jnp.float32).tiny))
+        done["relative_error"] = float(_relative_error(weight, before))
     return done
+
+
+@jax.jit
+def _relative_error(weight: Any, before: Array) -> Array:
+    error, size = (jnp.linalg.norm(x.astype(jnp.float32)) for x in (dense(weight) - before, before))
+    return error / jnp.maximum(size, jnp.finfo(jnp.float32).tiny)

@@ -70,7 +70,7 @@ def prune(
     def update(params: Params, state: dict[Path, int], evidence: Evidence) -> tuple[Params, dict[Path, int], Info]:
         catalog.require(criterion.needs, evidence)
         leaves = tree.pick(params, state)
-        scores = criterion.score({p: dense(_inside(w, state[p])) for p, w in leaves.items()}, evidence)
+        scores = criterion.score({p: _dense(_inside(w, state[p])) for p, w in leaves.items()}, evidence)
         for path, score in scores.items():
             checks.finite(f"the score of {path}", score)
         counts = _counted(allocation(scores, sparsity, evidence), allow_empty)
@@ -80,6 +80,9 @@ def prune(
         return tree.replace(params, masked), state, {p: _report(m, counts[p], layouts[p]) for p, m in masks.items()}
 
     return Transform(criterion.needs, init, update)
+
+
+_dense = jax.jit(dense)
 
 
 def _named(path: Path, pattern: Pattern, score: Any, keep: int, layout: Layout) -> Array:

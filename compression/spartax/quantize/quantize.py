@@ -78,6 +78,7 @@ def _zeros(x: Array, grid: Grid, shape: tuple[int, ...]) -> Quantized:
     return Quantized(codes, jnp.ones(shape, grid.scale_dtype), zero, x.dtype.name)
 
 
+@jax.jit(static_argnums=1)
 def _stored(codes: Array, grid: Grid) -> Any:
     return codes if grid.bits == 8 else pack_codes(codes, grid.bits, grid.low)
 
@@ -85,6 +86,18 @@ def _stored(codes: Array, grid: Grid) -> Any:
 def _is_mine(x: Any) -> bool:
     """A quantized array, together with the mask right around it."""
     return is_quantized(x) or (isinstance(x, Masked) and is_quantized(x.weight))
+
+
+@jax.jit
+def _squares(codes: Quantized, values: Array) -> tuple[Array, Array]:
+    """Sum of squares of the error, and of the values."""
+    error, size = (dense(codes) - values).astype(jnp.float32), values.astype(jnp.float32)
+    return jnp.sum(error * error), jnp.sum(size * size)
+
+
+@jax.jit
+def _kept(values: Array, mask: Any) -> Array:
+    return jnp.where(dense(mask), values, jnp.zeros((), values.dtype))
 
 
 def _refill(weight: Any, floats: list[tuple[Array, Part]], encode: Encode) -> tuple[Any, float]:
@@ -96,9 +109,9 @@ def _refill(weight: Any, floats: list[tuple[Array, Part]], encode: Encode) -> tu
             return x
         values, part = next(rest)
         if isinstance(x, Masked):  # what is switched off must not widen the scales
-            values = jnp.where(dense(x.mask), values, jnp.zeros((), values.dtype))
+            values = _kept(values, x.mask)
         codes = encode(values, part)
-        squares.append([jnp.sum(jnp.square(y.astype(jnp.float32))) for y in (dense(codes) - values, values)])
+        squares.append(_squares(codes, values))
         return Masked(codes, x.mask) if isinstance(x, Masked) else codes
 
     new = jax.tree.map(refill, weight, is_leaf=_is_mine)

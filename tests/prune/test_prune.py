@@ -1,0 +1,158 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spartax as sx
+from spartax import prune, quantize
+from spartax.records import Allocation, Evidence, Layout
+from tests import plugs
+from tests.oracles import golden
+from tests.oracles import prune as oracle
+
+WEIGHTS, GIVEN = plugs.draw(), plugs.evidence()
+
+
+def masks(transform, params=WEIGHTS, given=GIVEN):
+    return {path: np.asarray(w.mask) for path, w in plugs.run(transform, params, given)[0].items()}
+
+
+def test_default_is_global_magnitude_at_ninety_percent():
+    """One threshold over everything, the layers' floors, and the largest of each layer."""
+    found = masks(prune.prune(prune.magnitude()))
+    scores = [np.abs(np.asarray(WEIGHTS[path])) for path in found]
+    total = sum(s.size for s in scores)
+    raw = oracle.pooled_counts(scores, round(0.1 * total))
+    assert min(raw) < 10, "no layer is near its floor: this would not see the guard"
+    assert sum(m.sum() for m in found.values()) == round(0.1 * total)
+    for (path, mask), score in zip(found.items(), scores):
+        assert mask.sum() >= np.ceil(0.005 * score.size)
+        np.testing.assert_array_equal(mask, oracle.top(score, mask.sum()), err_msg=path)
+
+
+def test_layerwise_magnitude_golden():
+    kernel = {"w": jnp.asarray(golden.inputs()[0].T, jnp.float32)}
+    given = Evidence({"w": Layout((0,), (1,))})
+    pruned, info = plugs.run(prune.prune(prune.magnitude(), 0.5, prune.uniform()), kernel, given)
+    assert info["w"] == {
+        "method": "prune",
+        "kept": 48,
+        "size": 96,
+        "sparsity": 0.5,
+        "outputs_without_input": 0,
+    }
+    np.testing.assert_allclose(golden.output_error(sx.dense(pruned["w"])), golden.NUMBERS["magnitude50_err"], rtol=1e-5)
+
+
+def test_a_removed_entry_may_come_back():
+    transform = prune.prune(prune.magnitude(), 0.5, prune.uniform())
+    given = Evidence({"w": Layout((0,), (1,))})
+    params, state = transform.init({"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}, given)
+    params, state, _ = transform.update(params, state, given)
+    np.testing.assert_array_equal(sx.dense(params["w"]), [[0, 0], [3, 4]])
+    grown = {"w": sx.Masked(jnp.array([[9.0, 2.0], [3.0, 4.0]]), params["w"].mask)}
+    params, _, _ = transform.update(grown, state, given)
+    np.testing.assert_array_equal(sx.dense(params["w"]), [[9, 0], [0, 4]])
+
+
+def test_after_quantization_the_codes_stay_under_the_mask():
+    params, _ = plugs.run(quantize.quantize(quantize.integer(4)), WEIGHTS, GIVEN)
+    pruned, _ = plugs.run(prune.prune(prune.magnitude(), 0.5, prune.uniform()), params, GIVEN)
+    for path, w in pruned.items():
+        assert isinstance(w, sx.Masked)
+        assert w.weight is not WEIGHTS[path]
+        assert isinstance(w.weight, sx.Quantized)
+        score = np.abs(np.asarray(sx.dense(params[path])))
+        np.testing.assert_array_equal(w.mask, oracle.top(score, score.size // 2))
+
+
+def test_two_masks_of_one_weight_are_kept_apart():
+    coarse = prune.prune(prune.magnitude(), pattern=prune.n_of_m(2, 4))
+    fine = prune.prune(prune.magnitude(), 0.75, prune.uniform())
+    weights = {"dense": WEIGHTS["dense"]}
+    given = plugs.evidence(weights)
+    params, outer = coarse.init(weights, given)
+    params, outer, _ = coarse.update(params, outer, given)
+    params, inner = fine.init(params, given)
+    params, inner, _ = fine.update(params, inner, given)
+    first = params["dense"]
+    assert (int(first.mask.sum()), int(first.weight.mask.sum())) == (120, 240)
+    assert not bool(jnp.any(first.mask & ~first.weight.mask))
+    again, _, _ = coarse.update(params, outer, given)
+    np.testing.assert_array_equal(again["dense"].mask, first.mask)
+    np.testing.assert_array_equal(again["dense"].weight.mask, first.weight.mask)
+
+
+def test_a_pattern_that_fixes_the_fraction_decides_it():
+    found = masks(prune.prune(prune.magnitude(), pattern=prune.n_of_m(1, 4)))
+    for path, mask in found.items():
+        score = np.abs(np.asarray(WEIGHTS[path]))
+        np.testing.assert_array_equal(mask, oracle.n_of_m(score, 1, 4, GIVEN.layouts[path].inputs[-1]))
+    with pytest.raises(ValueError, match=r"sparsity must be 0.5, which the pattern fixes; got 0.9"):
+        prune.prune(prune.magnitude(), 0.9, pattern=prune.n_of_m(2, 4))
+    mixed = prune.prune(prune.magnitude(), 0.5, prune.pooled(), prune.n_of_m(2, 4))
+    with pytest.raises(ValueError, match=r"dense: n_of_m\(2, 4\) keeps 240 of 480 weights, not"):
+        masks(mixed)
+
+
+def test_a_pattern_that_does_not_fit_is_named_by_path_at_init():
+    transform = prune.prune(prune.magnitude(), pattern=prune.n_of_m(2, 7))
+    with pytest.raises(ValueError, match=r"dense: n_of_m.* divisible by 7; got 24"):
+        transform.init(WEIGHTS, GIVEN)
+
+
+def test_an_empty_layer_is_an_error_unless_asked_for():
+    weights = {"weak": jnp.full((2, 3), 0.1), "strong": jnp.ones((4, 3))}
+    given = Evidence({p: Layout((0,), (1,)) for p in weights})
+    with pytest.raises(ValueError, match="weak: no weight would be left"):
+        masks(prune.prune(prune.magnitude(), 0.5, prune.pooled(0)), weights, given)
+    allowed = prune.prune(prune.magnitude(), 0.5, prune.pooled(0), allow_empty=True)
+    assert not masks(allowed, weights, given)["weak"].any()
+    assert masks(prune.prune(prune.magnitude(), 0.5, prune.pooled(1)), weights, given)["weak"].sum() == 1
+
+
+def test_outputs_without_input_are_reported():
+    kernel = jnp.array([[1.0, 5.0, 6.0], [2.0, 7.0, 8.0]])
+    given = Evidence({"w": Layout((0,), (1,))})
+    _, info = plugs.run(prune.prune(prune.magnitude(), 1 / 3), {"w": kernel}, given)
+    assert info["w"]["outputs_without_input"] == 1
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, "0.5", float("nan")])
+def test_bad_sparsity(sparsity):
+    with pytest.raises(ValueError, match="sparsity must be in"):
+        prune.prune(prune.magnitude(), sparsity)
+
+
+def test_scores_that_are_not_finite_are_named():
+    weights = {"w": jnp.array([[1.0, jnp.nan]])}
+    with pytest.raises(ValueError, match="the score of w holds NaN"):
+        masks(prune.prune(prune.magnitude(), 0.5), weights, Evidence({"w": Layout((0,), (1,))}))
+
+
+def test_missing_key_and_missing_init():
+    transform = prune.prune(prune.random(), 0.5)
+    params, state = transform.init(WEIGHTS, GIVEN)
+    with pytest.raises(ValueError, match="key is needed"):
+        transform.update(params, state, GIVEN._replace(key=None))
+    with pytest.raises(ValueError, match="call its init first"):
+        transform.update(WEIGHTS, state, GIVEN)
+
+
+def test_any_function_is_an_allocation():
+    def one_each(scores, sparsity, evidence):
+        return dict.fromkeys(scores, 1)
+
+    allocation: Allocation = one_each
+    found = masks(prune.prune(prune.magnitude(), 0.5, allocation))
+    assert all(m.sum() == 1 and m.flat[np.abs(WEIGHTS[p]).argmax()] for p, m in found.items())
+
+
+def test_sharded_weights_get_the_same_masks():
+    mesh = jax.make_mesh((8,), ("data",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    weights = {"dense": WEIGHTS["dense"]}
+    given = Evidence({p: Layout((0,), (1,)) for p in weights})
+    placed = {p: jax.device_put(w, sharding) for p, w in weights.items()}
+    one, eight = (masks(prune.prune(prune.magnitude()), w, given) for w in (weights, placed))
+    jax.tree.map(np.testing.assert_array_equal, one, eight)
