@@ -1,10 +1,13 @@
 """Spartax: compress JAX models without losing adversarial robustness, and measure whether you did.
 
-A compressed weight is a value: a leaf of the params pytree such as `LowRank` or `Quantized`. `compressed(apply_fn)` runs
-any JAX function on such params, `compress` makes them, `attacks` and `measure` say what is left.
+A compressed weight is a value: a leaf of the params pytree such as `LowRank` or `Quantized`. `compress` makes them,
+`compressed(apply_fn)` runs any JAX function on such params, `spartax.attacks` and `spartax.measure` say what is left.
 """
 
 from spartax.arrays import Bitmask, LowRank, Masked, Packed, Quantized, Sum, dense, matmul, nbytes, pack
+from spartax.checkpoint import restore, save
+from spartax.compress import chain, compress
+from spartax.measure.size import summary
 from spartax.program import compressed, explain, fast_gradients, inspect
 from spartax.tree import merge, split
 
@@ -17,6 +20,8 @@ __all__ = [
     "Packed",
     "Quantized",
     "Sum",
+    "chain",
+    "compress",
     "compressed",
     "dense",
     "explain",
@@ -26,5 +31,8 @@ __all__ = [
     "merge",
     "nbytes",
     "pack",
+    "restore",
+    "save",
     "split",
+    "summary",
 ]
