@@ -1,0 +1,58 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spartax as sx
+from spartax import lowrank, prune, quantize
+from tests import plugs
+
+WEIGHTS = {p: w for p, w in plugs.draw().items() if p in ("dense", "conv")}
+GIVEN = plugs.evidence(WEIGHTS)
+CORRECT = lowrank.compensate(lowrank.svd(), lowrank.fixed(3))
+
+
+def test_adds_the_best_correction_of_what_quantization_lost():
+    codes, before = plugs.run(quantize.quantize(quantize.integer(3)), WEIGHTS, GIVEN)
+    params, info = plugs.run(CORRECT, codes, GIVEN)
+    for path, leaf in params.items():
+        assert isinstance(leaf, sx.Sum)
+        assert isinstance(leaf.terms[0], sx.Quantized)
+        lost = np.asarray(WEIGHTS[path] - sx.dense(codes[path])).reshape(-1, 20)
+        tail = np.sqrt(np.sum(np.linalg.svd(lost, compute_uv=False)[3:] ** 2))
+        now = np.linalg.norm(np.asarray(WEIGHTS[path] - sx.dense(leaf)))
+        np.testing.assert_allclose(now, tail, rtol=1e-4)
+        assert info[path]["relative_error"] < before[path]["relative_error"]
+
+
+def test_is_fitted_anew_when_the_weight_under_it_changes():
+    codes, _ = plugs.run(quantize.quantize(quantize.integer(3)), WEIGHTS, GIVEN)
+    params, state = CORRECT.init(codes, GIVEN)
+    other, _ = plugs.run(quantize.quantize(quantize.integer(2)), WEIGHTS, GIVEN)
+    moved = {p: sx.Sum((other[p], leaf.terms[1])) for p, leaf in params.items()}
+    refreshed, _, _ = CORRECT.update(moved, state, GIVEN)
+    for path, leaf in plugs.run(CORRECT, other, GIVEN)[0].items():
+        np.testing.assert_allclose(sx.dense(refreshed[path]), sx.dense(leaf), atol=1e-5)
+
+
+def test_corrects_a_pruned_weight_under_an_outer_mask():
+    """A later method may wrap the sum; the correction is still found."""
+    masked, _ = plugs.run(prune.prune(prune.magnitude(), 0.5), WEIGHTS, GIVEN)
+    params, state = CORRECT.init(masked, GIVEN)
+    wrapped = {p: sx.Masked(w, jnp.ones(w.shape, bool)) for p, w in params.items()}
+    again, _, info = CORRECT.update(wrapped, state, GIVEN)
+    for path, w in again.items():
+        np.testing.assert_allclose(sx.dense(w), sx.dense(params[path]), atol=1e-5)
+        assert info[path]["rank"] == 3
+
+
+def test_what_is_not_compressed_is_left_alone():
+    params, info = plugs.run(CORRECT, WEIGHTS, GIVEN)
+    assert all(params[p] is WEIGHTS[p] for p in params)
+    assert "not compressed" in info["dense"]["skipped"]
+
+
+def test_originals_are_needed():
+    codes, _ = plugs.run(quantize.quantize(quantize.integer(3)), WEIGHTS, GIVEN)
+    assert "originals" in CORRECT.needs
+    with pytest.raises(ValueError, match="originals is needed"):
+        CORRECT.init(codes, GIVEN._replace(originals=None))

@@ -1,0 +1,117 @@
+"""Known answers of the rank rules."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spartax import lowrank
+from spartax.lowrank.ranks import byte_budget, energy
+from spartax.records import Evidence
+from tests.oracles import golden
+
+
+def with_spectrum(values, rows, columns, seed=0):
+    """A matrix with these singular values."""
+    rng = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(rng.normal(size=(n, len(values))))[0] for n in (rows, columns))
+    return jnp.asarray(left * np.asarray(values) @ right.T, jnp.float32)
+
+
+def test_fixed_is_one_rank_for_all():
+    assert lowrank.fixed(3)({"a": jnp.ones((5, 4)), "b": jnp.ones((2, 9, 9))}, Evidence({})) == {"a": 3, "b": 3}
+
+
+def test_energy_counts_squares():
+    """Squares 16, 4, 1, 1 of 22: 73 %, 91 %, 95 %, 100 %. Plain values would say 50, 75, 88, 100."""
+    weights = {"w": with_spectrum([4, 2, 1, 1], 9, 8)}
+    for kept, rank in ((0.0, 1), (0.7, 1), (0.74, 2), (0.9, 2), (0.92, 3), (0.96, 4)):
+        assert lowrank.energy(kept)(weights, Evidence({})) == {"w": rank}
+
+
+def test_energy_of_a_stack_is_that_of_all_its_layers():
+    stack = {"w": jnp.stack([with_spectrum([3, 0, 0], 6, 5), with_spectrum([2, 2, 1], 6, 5, seed=1)])}
+    assert lowrank.energy(0.9)(stack, Evidence({})) == {"w": 2}  # squares 13, 4, 1
+    assert energy.smallest_rank(np.zeros(4), 0.99) == 1
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6), st.floats(0.05, 1.0))
+def test_byte_budget_is_never_exceeded_and_no_affordable_direction_is_left(seed, ratio):
+    rng = np.random.default_rng(seed)
+    shapes = {str(i): tuple(rng.integers(2, 30, 2)) for i in range(4)}
+    gains = {p: np.sort(rng.exponential(size=min(s)) ** 3)[::-1] for p, s in shapes.items()}
+    price, dense = {p: 4 * sum(s) for p, s in shapes.items()}, {p: 4 * int(np.prod(s)) for p, s in shapes.items()}
+    budget = int(ratio * sum(dense.values()))
+    try:
+        ranks = byte_budget.spend(gains, price, dense, budget)
+    except ValueError:
+        assert sum(min(price[p], dense[p]) for p in shapes) > budget
+        return
+    left = budget - sum(ranks[p] * price[p] if p in ranks else dense[p] for p in shapes)
+    assert left >= 0
+    for path, rank in ranks.items():
+        assert rank * price[path] < dense[path]
+        assert left < min(price[path], dense[path] - rank * price[path])
+
+
+def test_byte_budget_finds_the_best_split():
+    """Against every split, where all directions cost the same (greedy is then exact)."""
+    gains = {
+        "a": np.array([9.0, 5.0, 4.0, 0.1]),
+        "b": np.array([20.0, 1.0, 0.9, 0.8]),
+        "c": np.array([6.0, 5.5, 3.0, 2.0]),
+    }
+    price, dense = dict.fromkeys(gains, 10), dict.fromkeys(gains, 1000)
+    for budget in (30, 50, 70, 90):
+        ranks = byte_budget.spend(gains, price, dense, budget)
+        splits = [s for s in itertools.product(range(1, 5), repeat=3) if 10 * sum(s) <= budget]
+        best = max(splits, key=lambda s: sum(g[:r].sum() for g, r in zip(gains.values(), s)))
+        assert tuple(ranks.values()) == best
+
+
+def test_byte_budget_counts_gain_per_byte():
+    """The direction of b gains more but costs ten times as much."""
+    gains = {"a": np.array([1.0, 0.5]), "b": np.array([1.0, 2.0])}
+    ranks = byte_budget.spend(gains, {"a": 10, "b": 100}, {"a": 1000, "b": 1000}, 125)
+    assert ranks == {"a": 2, "b": 1}
+
+
+def test_byte_budget_of_one_weight():
+    rows, columns = 4096, 11008
+    ranks = byte_budget.spend(
+        {"w": np.ones(rows)}, {"w": 4 * (rows + columns)}, {"w": 4 * rows * columns}, 2 * rows * columns
+    )
+    assert ranks == {"w": golden.NUMBERS["ranks"]["svd_ratio0.5_4096x11008"]}
+    weights = {"w": with_spectrum([5, 4, 3, 2, 1], 20, 10)}
+    assert lowrank.byte_budget(0.5)(weights, Evidence({})) == {"w": int(0.5 * 200 / 30)}
+
+
+def test_byte_budget_makes_a_weight_dense_when_factors_would_be_as_large():
+    """A 4 x 4 weight is dense at 16 numbers; rank 2 has 16 already."""
+    gains, price, dense = {"w": np.array([3.0, 2.0, 1.0, 1.0])}, {"w": 32}, {"w": 64}
+    assert byte_budget.spend(gains, price, dense, 63) == {"w": 1}
+    assert byte_budget.spend(gains, price, dense, 64) == {}
+
+
+def test_byte_budget_too_small():
+    weights = {"w": jnp.ones((20, 10))}
+    with pytest.raises(ValueError, match=r"ratio is too small: rank 1 for every weight takes 0.1500"):
+        lowrank.byte_budget(0.1)(weights, Evidence({}))
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, True])
+def test_bad_rank(bad):
+    with pytest.raises(ValueError, match="rank must be an integer"):
+        lowrank.fixed(bad)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, "half"])
+def test_bad_share(bad):
+    with pytest.raises(ValueError, match="kept must be in"):
+        lowrank.energy(bad)
+    with pytest.raises(ValueError, match="ratio must be in"):
+        lowrank.byte_budget(bad)
