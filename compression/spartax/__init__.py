@@ -8,7 +8,7 @@ from spartax.arrays import Bitmask, LowRank, Masked, Packed, Quantized, Sum, den
 from spartax.checkpoint import restore, save
 from spartax.compress import chain, compress
 from spartax.measure.size import summary
-from spartax.program import compressed, explain, fast_gradients, inspect
+from spartax.program import compressed, explain, fast_gradients, inspect, straight_through
 from spartax.tree import merge, split
 
 __version__ = "0.1.0"
@@ -34,5 +34,6 @@ __all__ = [
     "restore",
     "save",
     "split",
+    "straight_through",
     "summary",
 ]

@@ -3,5 +3,6 @@
 from spartax.program.compressed import compressed
 from spartax.program.fast_gradients import fast_gradients
 from spartax.program.inspect import Usage, explain, inspect
+from spartax.program.straight_through import straight_through
 
-__all__ = ["Usage", "compressed", "explain", "fast_gradients", "inspect"]
+__all__ = ["Usage", "compressed", "explain", "fast_gradients", "inspect", "straight_through"]
