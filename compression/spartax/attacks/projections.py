@@ -34,13 +34,12 @@ def l1_ball_box(v: Array, x0: Array, eps: Array | float) -> Array:
     Returns:
       The projected perturbations, shape of `v`.
     """
-    flat, room = v.reshape(v.shape[0], -1), jnp.where(v > 0, 1 - x0, x0).reshape(v.shape[0], -1)
-    size = jnp.abs(flat)
-    fits = jnp.minimum(size, room)
+    size = jnp.abs(v)
+    fits = jnp.minimum(size, jnp.where(v > 0, 1 - x0, x0))
     radius = jnp.broadcast_to(jnp.asarray(eps, v.dtype), (v.shape[0],))
-    kept = jnp.clip(size - _shrinkage(size, fits, radius)[:, None], 0, fits)
-    kept = kept * jnp.minimum(1, radius / jnp.maximum(jnp.sum(kept, 1), jnp.finfo(v.dtype).tiny))[:, None]  # rounding
-    return (jnp.sign(flat) * kept).reshape(v.shape)
+    kept = jnp.clip(size - _over(_shrinkage(size, fits, radius), v), 0, fits)
+    shrink = jnp.minimum(1, radius / jnp.maximum(_total(kept), jnp.finfo(v.dtype).tiny))  # what rounding left too much
+    return jnp.sign(v) * kept * _over(shrink, v)
 
 
 def hyperplane_box(v: Array, w: Array, b: Array, norm: str) -> Array:
@@ -61,20 +60,18 @@ def hyperplane_box(v: Array, w: Array, b: Array, norm: str) -> Array:
     Raises:
       ValueError: an unknown `norm`.
     """
-    axes = tuple(range(1, v.ndim))
-    return move_to_plane(v, w, jnp.sum(w * v, axes) - b, norm)
+    return move_to_plane(v, w, _total(w * v) - b, norm)
 
 
 def move_to_plane(v: Array, w: Array, excess: Array, norm: str) -> Array:
     """`hyperplane_box` for a known `excess = <w, v> - b`, `[B]`, which may be far smaller than `<w, v>` and `b` are."""
     checks.one_of("norm", norm, NORMS)
-    point, normal = v.reshape(v.shape[0], -1), w.reshape(v.shape[0], -1)
     # Scaled by its largest entry, a gradient of 1e-30 works as well as one of 1.
-    scale = jnp.maximum(jnp.max(jnp.abs(normal), 1), jnp.finfo(v.dtype).tiny)
-    normal = normal * (jnp.where(excess < 0, -1, 1) / scale)[:, None].astype(v.dtype)
-    cap = jnp.where(normal > 0, point, jnp.where(normal < 0, 1 - point, 0))
+    scale = jnp.maximum(_largest(jnp.abs(w)), jnp.finfo(v.dtype).tiny)
+    normal = w * _over(jnp.where(excess < 0, -1, 1) / scale, w)
+    cap = jnp.where(normal > 0, v, jnp.where(normal < 0, 1 - v, 0))
     move = _largest_first if norm == "l1" else functools.partial(_in_step, by_weight=norm == "l2")
-    return (-jnp.sign(normal) * move(jnp.abs(normal), cap, jnp.abs(excess) / scale)).reshape(v.shape)
+    return -jnp.sign(normal) * move(jnp.abs(normal), cap, jnp.abs(excess) / scale)
 
 
 def _in_step(weight: Array, cap: Array, need: Array, *, by_weight: bool) -> Array:
@@ -84,24 +81,21 @@ def _in_step(weight: Array, cap: Array, need: Array, *, by_weight: bool) -> Arra
     both points lie on the root's linear piece. (Newton's slope would cost a second sum, slower than two more steps.)
     """
     speed = weight if by_weight else jnp.ones_like(weight)
-    feasible = need < jnp.sum(weight * cap, 1)
+    feasible = need < _total(weight * cap)
 
     def step(state):
         (t, last, last_total), _, passes = state
-        total = jnp.sum(weight * jnp.minimum(t[:, None] * speed, cap), 1)
+        total = _total(weight * jnp.minimum(_over(t, cap) * speed, cap))
         slope = (total - last_total) / jnp.where(t > last, t - last, 1)
         new = t + (need - total) / jnp.where(slope > 0, slope, jnp.inf)
         moving = feasible & (new > t * (1 + _CLOSE))
-        return (
-            tuple(jnp.where(moving, new, old) for new, old in ((new, t), (t, last), (total, last_total))),
-            moving,
-            passes + 1,
-        )
+        pairs = (new, t), (t, last), (total, last_total)
+        return tuple(jnp.where(moving, *pair) for pair in pairs), moving, passes + 1
 
-    zero, slope = jnp.zeros_like(need), jnp.sum(jnp.where(cap > 0, weight * speed, 0), 1)
+    zero, slope = jnp.zeros_like(need), _total(jnp.where(cap > 0, weight * speed, 0))
     t = jnp.where(feasible, need / slope, 0)
     (t, *_), *_ = lax.while_loop(_unfinished, step, ((t, zero, zero), feasible & (t > 0), 0))
-    return jnp.where(feasible[:, None], jnp.minimum(t[:, None] * speed, cap), cap)
+    return jnp.where(_over(feasible, cap), jnp.minimum(_over(t, cap) * speed, cap), cap)
 
 
 def _largest_first(weight: Array, cap: Array, need: Array) -> Array:
@@ -111,13 +105,13 @@ def _largest_first(weight: Array, cap: Array, need: Array) -> Array:
     ends when that lengthens the result by less than the rounding.
     """
     worth = weight * cap
-    reach = jnp.sum(worth, 1)
+    reach = _total(worth)
     feasible = need < reach
 
     def step(state):
         (low, low_sum, high, high_sum), _, passes = state
         at = (low + high) / 2
-        total = jnp.sum(jnp.where(weight >= at[:, None], worth, 0), 1)
+        total = _total(jnp.where(weight >= _over(at, worth), worth, 0))
         enough = total >= need
         low, low_sum = jnp.where(enough, at, low), jnp.where(enough, total, low_sum)
         high, high_sum = jnp.where(enough, high, at), jnp.where(enough, high_sum, total)
@@ -125,12 +119,13 @@ def _largest_first(weight: Array, cap: Array, need: Array) -> Array:
         return (low, low_sum, high, high_sum), moving, passes + 1
 
     zero = jnp.zeros_like(need)
-    ends = zero, reach, jnp.nextafter(jnp.max(weight, 1), jnp.inf), zero
+    ends = zero, reach, jnp.nextafter(_largest(weight), jnp.inf), zero
     (low, low_sum, high, high_sum), *_ = lax.while_loop(_unfinished, step, (ends, feasible, 0))
     between = low_sum - high_sum
     share = jnp.clip((need - high_sum) / jnp.where(between > 0, between, 1), 0, 1)
-    part = jnp.where(weight >= high[:, None], 1, jnp.where(weight >= low[:, None], share[:, None], 0))
-    return jnp.where(feasible[:, None], part * cap, cap)
+    high, low, share, feasible = (_over(value, cap) for value in (high, low, share, feasible))
+    part = jnp.where(weight >= high, 1, jnp.where(weight >= low, share, 0))
+    return jnp.where(feasible, part * cap, cap)
 
 
 def _shrinkage(size: Array, fits: Array, radius: Array) -> Array:
@@ -139,7 +134,7 @@ def _shrinkage(size: Array, fits: Array, radius: Array) -> Array:
     def step(state):
         (low, low_miss, high, high_miss, at, side), moving, passes = state
         at = jnp.where(moving, low + (high - low) * low_miss / (low_miss - high_miss), at)
-        miss = jnp.sum(jnp.clip(size - at[:, None], 0, fits), 1) - radius
+        miss = _total(jnp.clip(size - _over(at, size), 0, fits)) - radius
         below = miss > 0
         # An end that stays a second time counts half, or one-sided steps would converge slowly.
         high_miss = jnp.where(below, jnp.where(side > 0, high_miss / 2, high_miss), miss)
@@ -148,12 +143,26 @@ def _shrinkage(size: Array, fits: Array, radius: Array) -> Array:
         moving = moving & (jnp.abs(miss) > _CLOSE * radius) & (high - low > _CLOSE * high)
         return (low, low_miss, high, high_miss, at, jnp.where(below, 1, -1)), moving, passes + 1
 
-    full = jnp.sum(fits, 1)
+    full = _total(fits)
     zero = jnp.zeros_like(radius)
-    start = zero, full - radius, jnp.max(size, 1), -radius, zero, jnp.zeros(radius.shape, int)
+    start = zero, full - radius, _largest(size), -radius, zero, jnp.zeros(radius.shape, int)
     return lax.while_loop(_unfinished, step, (start, full > radius, 0))[0][4]
 
 
 def _unfinished(state: tuple[Any, Array, Array]) -> Array:
     _, moving, passes = state
     return jnp.any(moving) & (passes < _PASSES)
+
+
+def _total(values: Array) -> Array:
+    """Sum of every example. Over all axes at once: a reshape to `[B, d]` would slow down what is fused with it."""
+    return jnp.sum(values, tuple(range(1, values.ndim)))
+
+
+def _largest(values: Array) -> Array:
+    return jnp.max(values, tuple(range(1, values.ndim)))
+
+
+def _over(values: Array, like: Array) -> Array:
+    """One value per example, with the axes of `like`."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))
