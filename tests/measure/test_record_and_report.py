@@ -21,7 +21,7 @@ def record(method="dense", **changes):
         "data": "digits/test",
         "seed": 0,
         "examples": 100,
-        "threat": {"norm": "linf", "eps": 0.1},
+        "threat": {"norm": "linf", "eps": 0.1, "levels": 16},
         "bytes_disk": 160_000,
         "bytes_packed": 155_000,
         "sparsity": {},
@@ -31,7 +31,7 @@ def record(method="dense", **changes):
         "worst": 0.75,
         "broken_by": {"FGSM": 15, "PGD": 5},
         "warnings": [],
-        "latency": {"median": 0.002, "low": 0.0018, "high": 0.0025, "batch": 64, "dense": {"median": 0.002}},
+        "latency": {"median": 0.002, "low": 0.0018, "high": 0.0025, "batch": 64},
         "seconds": 3.5,
         "versions": {"jax": "0.10.2"},
         "device": "cpu: cpu x1, 2 host cores",
@@ -40,9 +40,11 @@ def record(method="dense", **changes):
     return measure.Record(**{**fields, **changes})
 
 
-def three():
+def four():
     """What the expected report below is made of."""
-    fast = {"median": 0.001, "low": 0.0009, "high": 0.0011, "batch": 64, "dense": {"median": 0.0021}}
+    dense = {"median": 0.0021, "low": 0.0019, "high": 0.0022}
+    fast = {"median": 0.001, "low": 0.0009, "high": 0.0011, "batch": 64, "dense": dense}
+    noisy = {**fast, "dense": {**dense, "low": 0.0010}}
     macs = {"dense": 400_000, "run": 400_000, "nonzero": 40_000}
     return [
         record(),
@@ -50,6 +52,7 @@ def three():
             "random 90 %", role="baseline", bytes_disk=20_000, clean=0.3, robust={"FGSM": 0.1, "PGD": 0.05}
         )._replace(worst=0.05, macs=macs, latency=None),
         record("low rank", bytes_disk=40_000, warnings=["12 % of gradients are zero"])._replace(latency=fast),
+        record("int8", bytes_disk=45_000)._replace(latency=noisy),
     ]
 
 
@@ -57,7 +60,7 @@ EXPECTED = pathlib.Path(__file__).with_name("expected_report.md").read_text()
 
 
 def test_the_report_is_generated_from_the_lines_alone(tmp_path):
-    for r in three():
+    for r in four():
         measure.append(tmp_path / "r.jsonl", r)
     assert measure.markdown(measure.read(tmp_path / "r.jsonl"), "Digits") == EXPECTED
 
@@ -86,9 +89,9 @@ def test_the_interval_of_one_seed_is_wilsons():
 
 
 def test_a_speed_up_needs_a_dense_time_of_the_same_run():
-    header, lines = report.cells(three())
+    header, lines = report.cells(four())
     column = header.index("vs dense")
-    assert [line[column] for line in lines] == ["", "", "2.10x"]
+    assert [line[column] for line in lines] == ["", "", "2.10x", "same"]
 
 
 def test_no_records_no_report(tmp_path):
@@ -99,7 +102,7 @@ def test_no_records_no_report(tmp_path):
 
 def test_the_terminal_table_shows_the_same_cells():
     console = Console(width=200, file=io.StringIO())
-    console.print(measure.table(three(), "Digits"))
+    console.print(measure.table(four(), "Digits"))
     text = console.file.getvalue()
     for cell in ("Digits", "random 90 %", "8.0x", "75.0 ±8.4", "2.10x", "not measured", "12 % of gradients"):
         assert cell in text
@@ -117,17 +120,17 @@ def test_the_plot_is_a_png_with_a_label_for_every_row(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", spy)
-        measure.plot(three(), tmp_path / "p.png", "Digits")
+        measure.plot(four(), tmp_path / "p.png", "Digits")
     data = (tmp_path / "p.png").read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", data[16:24]) >= (1000, 600)
-    assert [text.split(":")[0] for text in legends[0]] == ["dense", "low rank", "random 90 %"]  # by size
+    assert [text.split(":")[0] for text in legends[0]] == ["dense", "int8", "low rank", "random 90 %"]  # by size
 
 
 def test_lines_round_trip(tmp_path):
-    for r in three():
+    for r in four():
         measure.append(tmp_path / "r.jsonl", r)
-    assert measure.read(tmp_path / "r.jsonl") == three()
+    assert measure.read(tmp_path / "r.jsonl") == four()
     assert all(json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines())
 
 

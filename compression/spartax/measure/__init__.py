@@ -7,7 +7,7 @@ from spartax.measure.plot import plot
 from spartax.measure.record import Record, append, environment, read
 from spartax.measure.report import markdown
 from spartax.measure.robustness import Robustness, robustness
-from spartax.measure.size import Size, sizes, summary
+from spartax.measure.size import Size, sizes, sparsity, summary
 from spartax.measure.table import table
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "read",
     "robustness",
     "sizes",
+    "sparsity",
     "summary",
     "table",
 ]

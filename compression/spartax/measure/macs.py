@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from spartax import program
-from spartax.measure.size import sizes
+from spartax.measure.size import sparsity
 from spartax.records import Params, Path
 
 
@@ -36,10 +36,10 @@ def macs(apply_fn: Callable[..., Any], params: Params, x: Any) -> Macs:
     Raises:
       ValueError: params that do not fit the function.
     """
-    size = sizes(params)
+    zeros = sparsity(params)
     by_path = {}
     for path, usage in program.inspect(apply_fn, params, x).items():
-        kept = math.ceil(usage.macs * (1.0 - size[path].sparsity) - 1e-6)
+        kept = math.ceil(usage.macs * (1.0 - zeros[path]) - 1e-6)
         by_path[path] = (usage.macs, usage.macs_now, min(usage.macs_now, kept))
     totals = [sum(row[i] for row in by_path.values()) for i in range(3)]
     return Macs(*totals, by_path)

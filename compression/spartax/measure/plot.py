@@ -40,6 +40,8 @@ def plot(records: Sequence[Record], path: str | os.PathLike, title: str = "") ->
         _point(axes, row, color, marker)
         if role != "method":
             axes.axhline(row.worst[0], color=_GRAY, linewidth=0.9, linestyle="-" if role == "dense" else ":", zorder=1)
+            place = {"xycoords": ("axes fraction", "data"), "xytext": (-4, 3), "textcoords": "offset points"}
+            axes.annotate(row.name, (1, row.worst[0]), ha="right", fontsize=8, color=_GRAY, **place)
     _decorate(axes, records[0], title)
     figure.savefig(path)
 
@@ -57,15 +59,15 @@ def _point(axes: Any, row: report.Row, color: str, marker: str) -> None:
         label=f"{row.name}: {row.worst[0]:.0f} % at {_short(row.size)}",
         zorder=3,
     )
+    axes.plot([row.size] * 2, [row.worst[0], row.clean[0]], "-", color=color, linewidth=1, alpha=0.28, zorder=1)
     axes.plot(row.size, row.clean[0], marker, color=color, markersize=7, alpha=0.28, zorder=2)
 
 
 def _decorate(axes: Any, first: Record, title: str) -> None:
     from matplotlib import ticker
 
-    eps = first.threat["eps"]
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1.0, 2.0, 3.0, 5.0)))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _short(value)))
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_ylim(0, 102)
@@ -73,9 +75,7 @@ def _decorate(axes: Any, first: Record, title: str) -> None:
     axes.set_ylabel("accuracy (%)")
     axes.grid(alpha=0.25)
     axes.set_title(title or f"{first.model} on {first.data}", loc="left")
-    heading = (
-        f"filled: after the worst attack\n({first.threat['norm']}, eps {eps:.3g} = {eps * 255:.3g}/255)\nfaint: clean"
-    )
+    heading = f"filled: after the worst attack\n({report.threat(first)})\nfaint: clean"
     axes.legend(
         title=heading, alignment="left", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8
     )

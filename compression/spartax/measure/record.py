@@ -23,7 +23,8 @@ class Record(NamedTuple):
       data: name of the data set and split.
       seed: seed of the run.
       examples: number of images that accuracies are measured on.
-      threat: `{"norm": ..., "eps": ...}`, eps in pixel units of [0, 1].
+      threat: `{"norm": ..., "eps": ..., "levels": ...}`, eps in pixel units of [0, 1]; the stored images have `levels`
+        steps above black (255 for bytes).
       bytes_disk: bytes of the checkpoint as written, header included.
       bytes_packed: bytes of its arrays.
       sparsity: weight path -> fraction of zeros, for the weights that were compressed.

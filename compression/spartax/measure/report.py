@@ -59,7 +59,7 @@ def cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
 
     Columns: method, bytes on disk, how many times smaller than the dense network, multiply-adds (thousands), clean
     and attacked accuracy in percent, milliseconds for a batch, and how many times faster than the dense network in the
-    same run. A speed that was not measured is left out.
+    same run. A speed that was not measured is left out, one within the spread is called the same.
     """
     table = rows(records)
     attacks = list(dict.fromkeys(name for row in table for name in row.robust))
@@ -79,7 +79,7 @@ def cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
 
 
 def _times(row: Row) -> list[str]:
-    """Milliseconds with quartiles, and the dense time of the same run divided by it."""
+    """Milliseconds with quartiles, and the dense time of the same run divided by it where the quartiles do not meet."""
     measured = [r.latency for r in row.records if r.latency]
     if not measured:
         return ["not measured", ""]
@@ -87,18 +87,23 @@ def _times(row: Row) -> list[str]:
     if row.records[0].role == "dense":
         return [f"{median:.2f} ({low:.2f}-{high:.2f})", ""]
     ratio = statistics.fmean(m["dense"]["median"] / m["median"] for m in measured)
-    return [f"{median:.2f} ({low:.2f}-{high:.2f})", f"{ratio:.2f}x"]
+    apart = all(m["dense"]["low"] > m["high"] or m["dense"]["high"] < m["low"] for m in measured)
+    return [f"{median:.2f} ({low:.2f}-{high:.2f})", f"{ratio:.2f}x" if apart else "same"]
+
+
+def threat(record: Record) -> str:
+    """The threat in words: `linf, eps 0.1 (1.6/16)`."""
+    eps, levels = record.threat["eps"], record.threat["levels"]
+    return f"{record.threat['norm']}, eps {eps:.3g} ({eps * levels:.3g}/{levels})"
 
 
 def notes(records: Sequence[Record]) -> list[str]:
     """What the columns mean, and under which conditions they were measured."""
     first, seeds = records[0], sorted({r.seed for r in records})
-    eps = first.threat["eps"]
     spread = "standard deviation over seeds" if len(seeds) > 1 else f"95 % interval from {first.examples} images"
     lines = [
         f"Network {first.model} on {first.examples} images of {first.data}; seed {', '.join(map(str, seeds))}.",
-        f"Attacks: {first.threat['norm']}, eps {eps:.4g} of the pixel range [0, 1] ({eps * 255:.3g}/255); "
-        "'worst' counts an image as robust only if every attack failed.",
+        f"Attacks: {threat(first)} of the pixel range; 'worst' counts an image as robust only if every attack failed.",
         f"± is the {spread}.",
         "bytes: the checkpoint as written to disk, headers included; smaller: dense bytes divided by it.",
         "MACs k: thousands of multiply-adds really run for one image; nonzero: left without multiplications by zeros.",
@@ -107,7 +112,7 @@ def notes(records: Sequence[Record]) -> list[str]:
     if batch:
         lines.append(
             f"ms/batch: {batch} images, median (quartiles), timed in turns with the dense network on {first.device}; "
-            "vs dense: above 1 is faster."
+            "vs dense: above 1 is faster, 'same' where the quartiles meet."
         )
     doubts = sorted({f"{r.method}: {w}" for r in records for w in r.warnings})
     return lines + [f"Warning: {doubt}" for doubt in doubts]

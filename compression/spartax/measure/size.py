@@ -4,7 +4,6 @@ import math
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from spartax import tree
@@ -32,22 +31,20 @@ class Size(NamedTuple):
 
 def sizes(params: Params) -> dict[Path, Size]:
     """The size of every weight by path. Needs values: how much a mask saves depends on them."""
-    return {path: _size(weight) for path, weight in tree.weights(params).items()}
+    zeros = sparsity(params)
+    return {path: _size(weight, zeros[path]) for path, weight in tree.weights(params).items()}
 
 
-def _size(weight: Any) -> Size:
+def sparsity(params: Params) -> dict[Path, float]:
+    """The fraction of zeros in the dense values of every weight by path."""
+    values = tree.weights(jax.jit(dense)(params))
+    return {path: float(np.mean(np.asarray(v) == 0)) if v.size else 0.0 for path, v in values.items()}
+
+
+def _size(weight: Any, zeros: float) -> Size:
     shape = tuple(weight.shape)
     packed = nbytes(pack(weight) if is_leaf(weight) else weight)
-    return Size(describe(weight), shape, math.prod(shape) * np.dtype(weight.dtype).itemsize, packed, _zeros(weight))
-
-
-@jax.jit
-def _zeros_of(weight: Any) -> jax.Array:
-    return jnp.mean((dense(weight) if is_leaf(weight) else weight) == 0)
-
-
-def _zeros(weight: Any) -> float:
-    return float(_zeros_of(weight)) if math.prod(weight.shape) else 0.0
+    return Size(describe(weight), shape, math.prod(shape) * np.dtype(weight.dtype).itemsize, packed, zeros)
 
 
 def describe(weight: Any) -> str:

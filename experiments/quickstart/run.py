@@ -1,0 +1,92 @@
+"""The whole run: subject, rows, report."""
+
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from experiments.quickstart import compressions, measuring, subject
+from experiments.quickstart.options import PROGRAM, Options, parse
+from spartax import measure
+
+ROWS, REPORT, PICTURE = "results.jsonl", "report.md", "accuracy_vs_bytes.png"
+DENSE = compressions.Compression("dense", {}, lambda apply_fn, params, batch, key: params, "dense")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit code: 0, 2 for wrong arguments, 130 when interrupted."""
+    options, start = parse(arguments), time.perf_counter()
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    try:
+        working = _working_folder(options.out)
+        ready = subject.published(options) if options.weights else None
+    except (ValueError, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    try:
+        _rows(ready or subject.trained(options), options, working, console)
+    except KeyboardInterrupt:
+        return _interrupted(working, console)
+    _report(working, console)
+    _replace(options.out, working)
+    console.print(f"{options.out}/: {ROWS}, {REPORT}, {PICTURE}, checkpoints/  ({time.perf_counter() - start:.0f} s)")
+    return 0
+
+
+def _working_folder(out: pathlib.Path) -> pathlib.Path:
+    """An empty folder beside `out`, which it replaces at the end; what a stopped run left there is removed."""
+    if out.exists() and not (out.is_dir() and (any(out.glob(ROWS)) or not any(out.iterdir()))):
+        raise ValueError(f"--out {out} holds something else than results of this program; choose another folder")
+    working = out.with_name(out.name + ".partial")
+    shutil.rmtree(working, ignore_errors=True)
+    working.mkdir(parents=True)
+    return working
+
+
+def _rows(network: subject.Subject, options: Options, working: pathlib.Path, console: Console) -> None:
+    """Measure the dense network and every compression; each row is on disk when it is printed."""
+    bench = measuring.bench(network, options)
+    eps = f"eps {network.eps:.3g} ({network.eps * network.levels:.3g}/{network.levels})"
+    attacks = " and ".join(bench.attacks)
+    console.print(f"{network.name} on {len(network.test.y)} images of {network.test.name}; linf {eps}, {attacks}")
+    for compression in (DENSE, *compressions.all_compressions()):
+        record = measuring.row(bench, compression, working / "checkpoints")
+        measure.append(working / ROWS, record)
+        console.print(
+            f"  {record.method:26}{record.bytes_disk:>10,} bytes   clean {record.clean:6.1%}   "
+            f"attacked {record.worst:6.1%}   ({record.seconds:.1f} s)"
+        )
+
+
+def _report(working: pathlib.Path, console: Console) -> None:
+    """Table, Markdown and picture, from the lines on disk alone."""
+    records = measure.read(working / ROWS)
+    title = f"{records[0].model}: compressed in one shot, no fine-tuning"
+    console.print(measure.table(records, title))
+    page = measure.markdown(records, title) + f"\n![robust accuracy against bytes]({PICTURE})\n"
+    (working / REPORT).write_text(page)
+    measure.plot(records, working / PICTURE, title)
+
+
+def _interrupted(working: pathlib.Path, console: Console) -> int:
+    done = len(measure.read(working / ROWS)) if (working / ROWS).exists() else 0
+    if done:
+        _report(working, console)
+        console.print(f"interrupted: {done} finished rows, their report and checkpoints are in {working}/")
+    else:
+        shutil.rmtree(working, ignore_errors=True)
+        console.print("interrupted before the first row was finished; nothing was written")
+    return 130
+
+
+def _replace(out: pathlib.Path, working: pathlib.Path) -> None:
+    """Put the finished folder in the place of the previous one."""
+    old = out.with_name(out.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    working.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
