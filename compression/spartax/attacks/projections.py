@@ -5,7 +5,6 @@ A pass over the row costs little and two to six of them are enough, while one `s
 several hundred passes on CPU.
 """
 
-import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from spartax.records import Array
 
 NORMS = ("linf", "l2", "l1")
 _CLOSE = 2.0**-19  # relative; the rounding of a long float32 sum
+_NARROW = 2.0**-17  # relative; what filling neighboring weights alike may add to a length
 _PASSES = 64  # far above what any row needs; bounds the loops when rounding keeps two neighbors apart
 
 
@@ -34,12 +34,13 @@ def l1_ball_box(v: Array, x0: Array, eps: Array | float) -> Array:
     Returns:
       The projected perturbations, shape of `v`.
     """
+    shape, v, x0 = v.shape, _wide(v), _wide(x0)
     size = jnp.abs(v)
     fits = jnp.minimum(size, jnp.where(v > 0, 1 - x0, x0))
-    radius = jnp.broadcast_to(jnp.asarray(eps, v.dtype), (v.shape[0],))
+    radius = jnp.broadcast_to(jnp.asarray(eps, v.dtype), shape[:1])
     kept = jnp.clip(size - _over(_shrinkage(size, fits, radius), v), 0, fits)
     shrink = jnp.minimum(1, radius / jnp.maximum(_total(kept), jnp.finfo(v.dtype).tiny))  # what rounding left too much
-    return jnp.sign(v) * kept * _over(shrink, v)
+    return (jnp.sign(v) * kept * _over(shrink, v)).reshape(shape)
 
 
 def hyperplane_box(v: Array, w: Array, b: Array, norm: str) -> Array:
@@ -60,18 +61,20 @@ def hyperplane_box(v: Array, w: Array, b: Array, norm: str) -> Array:
     Raises:
       ValueError: an unknown `norm`.
     """
-    return move_to_plane(v, w, _total(w * v) - b, norm)
+    return move_to_plane(v, w, _total(_wide(w * v)) - b, norm)
 
 
 def move_to_plane(v: Array, w: Array, excess: Array, norm: str) -> Array:
     """`hyperplane_box` for a known `excess = <w, v> - b`, `[B]`, which may be far smaller than `<w, v>` and `b` are."""
     checks.one_of("norm", norm, NORMS)
+    shape, v, w = v.shape, _wide(v), _wide(w)
     # Scaled by its largest entry, a gradient of 1e-30 works as well as one of 1.
     scale = jnp.maximum(_largest(jnp.abs(w)), jnp.finfo(v.dtype).tiny)
-    normal = w * _over(jnp.where(excess < 0, -1, 1) / scale, w)
-    cap = jnp.where(normal > 0, v, jnp.where(normal < 0, 1 - v, 0))
-    move = _largest_first if norm == "l1" else functools.partial(_in_step, by_weight=norm == "l2")
-    return -jnp.sign(normal) * move(jnp.abs(normal), cap, jnp.abs(excess) / scale)
+    weight, need = jnp.abs(w) / _over(scale, w), jnp.abs(excess) / scale
+    down = (w > 0) == _over(excess >= 0, w)
+    cap = jnp.where(w == 0, 0, jnp.where(down, v, 1 - v))
+    amount = _largest_first(weight, cap, need) if norm == "l1" else _in_step(weight, cap, need, by_weight=norm == "l2")
+    return jnp.where(down, -amount, amount).reshape(shape)
 
 
 def _in_step(weight: Array, cap: Array, need: Array, *, by_weight: bool) -> Array:
@@ -102,7 +105,7 @@ def _largest_first(weight: Array, cap: Array, need: Array) -> Array:
     """Fill entries to `cap` in decreasing order of `weight` until `sum weight * amount = need`; the last one in part.
 
     Bisection on the weight of that last entry. Entries that remain between the two ends are filled in equal part; it
-    ends when that lengthens the result by less than the rounding.
+    ends when that hardly lengthens the result.
     """
     worth = weight * cap
     reach = _total(worth)
@@ -115,7 +118,7 @@ def _largest_first(weight: Array, cap: Array, need: Array) -> Array:
         enough = total >= need
         low, low_sum = jnp.where(enough, at, low), jnp.where(enough, total, low_sum)
         high, high_sum = jnp.where(enough, high, at), jnp.where(enough, high_sum, total)
-        moving = feasible & ((low_sum - high_sum) * (high - low) > _CLOSE * need * low)
+        moving = feasible & (jnp.minimum(low_sum - high_sum, need) * (high - low) > _NARROW * need * low)
         return (low, low_sum, high, high_sum), moving, passes + 1
 
     zero = jnp.zeros_like(need)
@@ -154,8 +157,13 @@ def _unfinished(state: tuple[Any, Array, Array]) -> Array:
     return jnp.any(moving) & (passes < _PASSES)
 
 
+def _wide(values: Array) -> Array:
+    """Images `[B, H, W, C]` as `[B, H, W * C]`: sums whose last axis is three long are several times slower on CPU."""
+    return values.reshape(*values.shape[:-2], -1) if values.ndim > 3 else values
+
+
 def _total(values: Array) -> Array:
-    """Sum of every example. Over all axes at once: a reshape to `[B, d]` would slow down what is fused with it."""
+    """Sum of every example."""
     return jnp.sum(values, tuple(range(1, values.ndim)))
 
 
