@@ -1,11 +1,10 @@
 """How APGD moves for l1: sparse steps, with the step length tied to how many pixels have changed."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from spartax.attacks import threats
+from spartax.attacks import noise, threats
 from spartax.attacks.apgd_rules import Rule, State, back_to_best, rows
 from spartax.attacks.projections import l1_ball_box
 from spartax.records import Array
@@ -58,7 +57,7 @@ def sparse(eps: float, steps: int, *, large_eps: bool, given_start: bool) -> Rul
         return project(state.x + length * direction, state.x0, radius(state))
 
     def start(keys: Array, x0: Array) -> Array:
-        return project(x0 + threats.draw(keys, x0, jax.random.normal), x0, float(radii[0]))
+        return project(x0 + noise.normal(keys, x0), x0, float(radii[0]))
 
     return Rule(windows, fresh, eps, start, enter, check, move)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spartax import checks, program
 from spartax.records import Array, LogitsFn
@@ -66,14 +67,22 @@ def fast(logits_fn: LogitsFn) -> LogitsFn:
     )
 
 
+def keeps_state(logits_fn: LogitsFn, x: Array) -> bool:
+    """Whether two traces of the model differ, as they do when it draws from a hidden generator or counts its calls."""
+    key = {"key": jax.random.key(0)} if is_random(logits_fn) else {}
+    one, two = (jax.make_jaxpr(lambda x: logits_fn(x, **key))(x) for _ in range(2))
+    same = str(one) == str(two) and len(one.consts) == len(two.consts)
+    return not (same and all(a is b or np.array_equal(a, b) for a, b in zip(one.consts, two.consts)))
+
+
 def example_keys(key: Array, index: Array) -> Array:
     """`fold_in(key, index[i])` for every example, [B]: the randomness of an example depends on nothing else.
 
     Keys of another generator become threefry keys first: under `vmap`, "rbg" keys do not draw independently.
     """
-    if jax.random.key_impl(key) != "threefry2x32":
-        key = jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    known = jax.random.key_impl(key) == "threefry2x32"
+    words = jax.random.key_data(key) if known else jax.random.bits(key, (2,), jnp.uint32)
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(words, impl="threefry2x32"), index)
 
 
 def problem(key: Array, logits_fn: LogitsFn, x: Array, y: Array, index: Array | None = None) -> Problem:

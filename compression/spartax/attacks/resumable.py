@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from spartax.attacks import objective
 from spartax.attacks.network import Network, problem
-from spartax.records import Array, LogitsFn
+from spartax.records import Array, Attack, LogitsFn
 
 
 class Rows(NamedTuple):
@@ -75,3 +76,38 @@ class Resumable(NamedTuple):
             return objective.better(best, *self.outcome(state).best)
 
         return jax.lax.fori_loop(0, self.runs(given.classes), run, objective.nothing(given.x)).x
+
+
+class Whole(NamedTuple):
+    """State of an attack that cannot be paused."""
+
+    x: Array
+    y: Array
+    keys: Array
+    broken: Array
+    broken_at: Array
+
+
+def whole(attack: Attack, name: str) -> Resumable:
+    """Any attack as a `Resumable` of one iteration; it sees each example alone, so batches do not matter."""
+
+    def start(network: Network, given: Rows, run: Array | int) -> Whole:
+        del network, run
+        never = jnp.zeros(given.y.shape, bool)
+        return Whole(given.x, given.y, given.keys, never, jnp.full(given.y.shape, -1, jnp.int32))
+
+    def advance(network: Network, state: Whole, count: Array | int) -> Whole:
+        del count
+
+        def one(x: Array, y: Array, key: Array) -> Array:
+            return attack(key, lambda x: network(x, jnp.broadcast_to(key, x.shape[:1])), x[None], y[None])[0]
+
+        x = jax.vmap(one)(state.x, state.y, state.keys)
+        broken = jnp.argmax(network(x, state.keys), axis=1) != state.y
+        return state._replace(x=x, broken=broken, broken_at=jnp.where(broken, 0, -1))
+
+    def outcome(state: Whole) -> Outcome:
+        best = objective.Best(state.x, state.broken, jnp.zeros(state.y.shape, jnp.float32))
+        return Outcome(state.x, state.broken, state.broken_at, best)
+
+    return Resumable(name, {}, lambda classes: 1, lambda run: 0, 1, 1, 0, start, advance, outcome)

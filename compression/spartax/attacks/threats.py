@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from spartax import checks
+from spartax.attacks import noise
 from spartax.records import Array
 
 NORMS = ("linf", "l2", "l1")
@@ -63,17 +64,12 @@ def unit(delta: Array, norm: str) -> Array:
     return delta / (per_example(lengths(delta, norm), delta) + TINY)
 
 
-def draw(keys: Array, x0: Array, sample: Callable[..., Array]) -> Array:
-    """One independent draw per example, in the shape of `x0`."""
-    return jax.vmap(lambda key: sample(key, x0.shape[1:], x0.dtype))(keys)
-
-
 def linf(eps: float) -> Threat:
     """`max_i |x_i - x0_i| <= eps`; starts uniform, scaled to touch the sphere; ascent is the sign."""
 
     def start(keys: Array, x0: Array) -> Array:
-        noise = 2.0 * draw(keys, x0, jax.random.uniform) - 1.0
-        return jnp.clip(x0 + eps * unit(noise, "linf"), 0.0, 1.0)
+        t = 2.0 * noise.uniform(keys, x0) - 1.0
+        return jnp.clip(x0 + eps * unit(t, "linf"), 0.0, 1.0)
 
     def project(x: Array, x0: Array) -> Array:
         return jnp.clip(jnp.clip(x, x0 - eps, x0 + eps), 0.0, 1.0)
@@ -85,7 +81,7 @@ def l2(eps: float) -> Threat:
     """`|x - x0|_2 <= eps`; starts Gaussian, scaled to the sphere; projection scales first and clips second."""
 
     def start(keys: Array, x0: Array) -> Array:
-        return jnp.clip(x0 + eps * unit(draw(keys, x0, jax.random.normal), "l2"), 0.0, 1.0)
+        return jnp.clip(x0 + eps * unit(noise.normal(keys, x0), "l2"), 0.0, 1.0)
 
     def project(x: Array, x0: Array) -> Array:
         delta = x - x0
@@ -107,7 +103,7 @@ def l1(eps: float, kept: float = 0.01) -> Threat:
         return jnp.clip(x0 + l1_ball_box(x - x0, x0, eps), 0.0, 1.0)
 
     def start(keys: Array, x0: Array) -> Array:
-        return project(x0 + draw(keys, x0, jax.random.normal), x0)
+        return project(x0 + noise.normal(keys, x0), x0)
 
     def ascent(gradient: Array) -> Array:
         size = jnp.abs(gradient).reshape(gradient.shape[0], -1)

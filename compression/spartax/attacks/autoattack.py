@@ -1,0 +1,171 @@
+"""AutoAttack: the worst case over an ensemble of attacks, resumable, at the cost of the examples still robust."""
+
+import functools
+import pathlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spartax import checks
+from spartax.attacks import evaluation, journal, threats, versions
+from spartax.attacks.network import Problem, example_keys, is_random, keeps_state, problem
+from spartax.attacks.progress import progress
+from spartax.attacks.result import AutoAttackResult
+from spartax.attacks.resumable import Resumable, whole
+from spartax.records import Array, Attack, LogitsFn
+
+Evaluate = Callable[..., AutoAttackResult]  # (key, logits_fn, x, y, *, index=None) -> AutoAttackResult
+
+
+class Options(NamedTuple):
+    """The settings of an evaluation, checked."""
+
+    eps: float
+    norm: str
+    version: str | tuple[Attack, ...]
+    batch_size: int
+    parity: bool
+    state: pathlib.Path | None
+    compact_every: int
+    devices: tuple[jax.Device, ...]
+
+
+def autoattack(
+    eps: float,
+    norm: str = "linf",
+    version: str | tuple[Attack, ...] = "standard",
+    *,
+    batch_size: int = 256,
+    parity: bool = False,
+    verbose: bool = True,
+    state: str | pathlib.Path | None = None,
+    compact_every: int = 10,
+    devices: Sequence[jax.Device] = (),
+) -> Evaluate:
+    """The share of examples that no attack of an ensemble can break.
+
+    Every attack works on what all before it left robust; an example is robust when it is classified correctly and no
+    attack found a misclassified image in the ball. See Croce and Hein, "Reliable evaluation of adversarial robustness
+    with an ensemble of diverse parameter-free attacks", arXiv 2003.01690.
+
+    The randomness of an example comes from its own key, so results do not depend on batch size, order or devices (up to
+    the rounding of the network itself). Broken examples are taken out of the batch while an attack runs.
+
+    Args:
+      eps: radius in pixel units of [0, 1].
+      norm: `"linf"`, `"l2"` or `"l1"`.
+      version: `"standard"`, `"plus"`, `"rand"` (see `versions.members`), or a tuple of attacks.
+      batch_size: most examples attacked at once.
+      parity: do as the reference implementation does where it differs from the papers: the first comparison of APGD,
+        and the windows of Square, which a whole batch then shares.
+      verbose: show a progress bar, and a line after each attack.
+      state: folder for the state, written atomically after every batch; the same call continues from it.
+      compact_every: iterations between two looks at which examples are broken.
+      devices: the devices to spread every batch over; the default device if empty.
+
+    Returns:
+      `evaluate(key, logits_fn, x, y, *, index=None) -> AutoAttackResult`, arguments as in `records.Attack`; not to be
+      called under jit. A `logits_fn` that draws takes a second argument `key`.
+
+    Raises:
+      ValueError: an option out of range; at the call, images outside [0, 1], labels or logits that do not fit, logits
+        that are not finite, or a state that belongs to another evaluation.
+    """
+    threats.threat(norm, eps)  # checks both
+    checks.positive_int("batch_size", batch_size)
+    checks.positive_int("compact_every", compact_every)
+    if isinstance(version, str):
+        checks.one_of("version", version, versions.VERSIONS)
+    elif not (isinstance(version, tuple) and version and all(callable(attack) for attack in version)):
+        raise ValueError(f"version must be a name or a tuple of attacks; got {version!r}.")
+    folder = None if state is None else pathlib.Path(state)
+    options = Options(float(eps), norm, version, batch_size, parity, folder, compact_every, tuple(devices))
+
+    shared = functools.cache(lambda classes: equip(options, classes))
+
+    def evaluate(
+        key: Array, logits_fn: LogitsFn, x: Array, y: Array, *, index: Array | None = None
+    ) -> AutoAttackResult:
+        given = problem(key, logits_fn, x, y, index)
+        has_leaves = bool(jax.tree.leaves(logits_fn)) and isinstance(logits_fn, jax.tree_util.Partial)
+        tools = shared(given.classes) if has_leaves else equip(options, given.classes)
+        job, ledger = prepare(options, tools, given, key, logits_fn, index)
+        with progress(verbose) as bar:
+            while ledger.attack < len(tools.calls):
+                evaluation.run_attack(job, ledger, bar)
+        return evaluation.summarize(job, ledger)
+
+    return evaluate
+
+
+def equip(options: Options, classes: int) -> evaluation.Tools:
+    """The compiled attacks for a number of classes."""
+    attacks, warnings = ensemble(options, classes)
+    return evaluation.equip(attacks, options.compact_every, options.devices, warnings)
+
+
+def prepare(
+    options: Options, tools: evaluation.Tools, given: Problem, key: Array, logits_fn: LogitsFn, index: Array | None
+) -> tuple[evaluation.Job, journal.Ledger]:
+    """The job, and its ledger: the saved one, or a new one after the clean pass."""
+    x, y = np.asarray(given.x), np.asarray(given.y)
+    index = np.arange(len(y)) if index is None else np.asarray(index)
+    settings = {name: getattr(options, name) for name in ("eps", "norm", "batch_size", "parity", "compact_every")}
+    settings["version"] = options.version if isinstance(options.version, str) else "custom"
+    settings["attacks"] = {call.attack.name: call.attack.settings for call in tools.calls}
+    marks = journal.fingerprint(settings, x=x, y=y, index=index, key=np.asarray(jax.random.key_data(key)))
+    job = evaluation.Job(
+        tools=tools,
+        model=logits_fn if isinstance(logits_fn, jax.tree_util.Partial) else jax.tree_util.Partial(logits_fn),
+        x=x,
+        y=y,
+        keys=lambda position: key_words(key, position, index),
+        settings=settings,
+        save=lambda ledger, rows: journal.commit(options.state, marks, ledger, rows),
+        draws=is_random(logits_fn),
+    )
+    ledger = journal.load(options.state, marks, x)
+    if ledger is not None:
+        same_model(job, ledger)
+        return job, ledger
+    ledger = evaluation.clean_pass(job)
+    ledger.warnings += tools.warnings + hidden_state(options, logits_fn, given.x)
+    job.save(ledger, np.zeros(0, int))
+    return job, ledger
+
+
+def ensemble(options: Options, classes: int) -> tuple[list[Resumable], list[str]]:
+    """The attacks, each with a name of its own, and what there is to say about them."""
+    if isinstance(options.version, str):
+        return versions.members(options.version, options.eps, options.norm, classes, parity=options.parity)
+    attacks, seen = [], Counter()
+    for attack in options.version:
+        name = attack.name if isinstance(attack, Resumable) else attack.__qualname__.split(".")[0]
+        seen[name] += 1
+        name = name if seen[name] == 1 else f"{name}-{seen[name]}"
+        attacks.append(attack._replace(name=name) if isinstance(attack, Resumable) else whole(attack, name))
+    return attacks, []
+
+
+def hidden_state(options: Options, logits_fn: LogitsFn, x: Array) -> list[str]:
+    """A warning where the model keeps a state that it does not show."""
+    if options.version == "rand" or not keeps_state(logits_fn, x[:1]):
+        return []
+    return ["logits_fn keeps hidden state: two calls differ. Make it pure; if it draws, let it take a key."]
+
+
+def key_words(key: Array, position: int, index: np.ndarray) -> np.ndarray:
+    """The words of one key per example for the attack at a position, uint32 [N, 2]."""
+    return np.asarray(jax.random.key_data(example_keys(jax.random.fold_in(key, position), jnp.asarray(index))))
+
+
+def same_model(job: evaluation.Job, ledger: journal.Ledger) -> None:
+    """The saved clean logits must be those of this model."""
+    few = slice(0, job.settings["batch_size"])
+    logits = evaluation.predict(job, job.x[few], job.keys(len(job.tools.calls))[few])
+    if not np.allclose(logits, ledger.logits[few], rtol=1e-3, atol=1e-3 * np.abs(ledger.logits).max()):
+        raise ValueError("state belongs to another model: the clean logits differ. Name another folder, or remove it.")
