@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from spartax import checks
-from spartax.attacks import losses, objective, threats
+from spartax.attacks import losses, noise, objective, threats
 from spartax.attacks.network import Network
 from spartax.attacks.resumable import Outcome, Resumable, Rows
 from spartax.attacks.square_moves import Chance, Moves, lines, moves, signs
@@ -156,12 +156,11 @@ def query(settings: Settings, step: Moves, network: Network, channels: int, stat
 
 def chance(settings: Settings, state: State, keys: Array, channels: int) -> Chance:
     """The random numbers of a query; in parity mode only the signs for l2 and l1 differ between examples."""
-    draw = jax.vmap(lambda key: jax.random.uniform(key, (5 + channels,)))
-    if not settings.parity:
-        values = own = draw(keys)
-    else:
-        values = draw(jax.vmap(jax.random.fold_in)(state.shared, state.number))
-        own = values if settings.norm == "linf" else draw(keys)
+    numbers = jnp.zeros((len(keys), 5 + channels))
+    values = own = noise.uniform(keys, numbers)
+    if settings.parity:
+        values = noise.uniform(jax.vmap(jax.random.fold_in)(state.shared, state.number), numbers)
+        own = values if settings.norm == "linf" else own
     return Chance(values[:, :4], (values[:, 4] < 0.5).astype(jnp.int32), signs(own[:, 5:]))
 
 

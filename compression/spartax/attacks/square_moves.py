@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from spartax.attacks import noise, objective, threats
 from spartax.attacks import square_patterns as patterns
-from spartax.attacks import threats
 from spartax.attacks.projections import l1_ball_box
 from spartax.records import Array
 
@@ -81,11 +81,11 @@ def moves(norm: str, eps: float, sides: np.ndarray, shape: tuple[int, int, int],
 
 def stripes(eps: float, sides: np.ndarray, shape: tuple[int, int, int], *, full: bool) -> Moves:
     """Linf: starts with vertical stripes at `x0 +- eps`; a query sets each channel of a window to one of these two."""
-    _, width, channels = shape
+    width = shape[1]
 
     def start(keys: Array, shared: Array, x0: Array) -> Array:
         del shared
-        sign = signs(jax.vmap(lambda key: jax.random.uniform(key, (1, width, channels)))(keys))
+        sign = signs(noise.uniform(keys, x0[:, :1]))
         return jnp.clip(x0 + eps * sign, 0.0, 1.0)
 
     def propose(x: Array, x0: Array, chance: Chance, number: Array) -> Array:
@@ -104,8 +104,8 @@ def bumps(norm: str, eps: float, sides: np.ndarray, shape: tuple[int, int, int],
     tile, tile_number, tiles = patterns.tiling(height, width, norm)
 
     def start(keys: Array, shared: Array, x0: Array) -> Array:
-        transposed = jax.vmap(lambda key: jax.random.bernoulli(key, shape=(tiles,)))(shared)
-        sign = signs(jax.vmap(lambda key: jax.random.uniform(key, (tiles, channels)))(keys))
+        transposed = noise.uniform(objective.fold(shared, 0), jnp.zeros((len(shared), tiles))) < 0.5
+        sign = signs(noise.uniform(keys, jnp.zeros((len(keys), tiles, channels))))
         pattern = jnp.where(transposed[:, tile_number], tile[1], tile[0])
         return within(pattern[..., None] * sign[:, tile_number], x0)
 
@@ -182,7 +182,8 @@ def paste(table: np.ndarray, which: Array, window: Window, scale: Array) -> Arra
     As products with one-hot matrices, the exact equivalent of a gather, which is slow where each entry has an index.
     """
     size = table.shape[-1]
-    pick = jax.nn.one_hot(which, table.shape[0] * 2) @ jnp.asarray(table).reshape(-1, size * size)
+    flat, chosen = table.reshape(-1, size * size), jax.nn.one_hot(which, table.shape[0] * 2)
+    pick = jnp.matmul(chosen, flat, precision=lax.Precision.HIGHEST)
     down, across = (jnp.arange(size) == offset[..., None] for offset in (window.down, window.across))
     halves = down.astype(scale.dtype), pick.reshape(-1, size, size), across.astype(scale.dtype)
     return scale * jnp.einsum("bhi,bij,bxj->bhx", *halves, precision=lax.Precision.HIGHEST)
