@@ -116,7 +116,7 @@ def _encode_array(x: Any, where: str, stored: dict[str, Any], small: bytearray) 
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) or x.dtype.kind in "OSUMm":
         raise ValueError(f"{where} has dtype {x.dtype}, which cannot be saved; a key is saved as jax.random.key_data.")
     kind = "array" if isinstance(x, jax.Array) else "numpy"
-    node = {kind: np.dtype(x.dtype).name, "shape": list(x.shape)}
+    node: _Node = {kind: np.dtype(x.dtype).name, "shape": list(x.shape)}
     plain = x.dtype == jnp.bfloat16 or x.dtype.kind in "biufc"
     if plain and x.size * x.dtype.itemsize >= OWN_BYTES:
         node["at"] = str(len(stored))
@@ -173,7 +173,7 @@ def _dtype(node: _Node) -> np.dtype:
 
 def _leaf_class(name: str, fields: set[str]) -> type:
     """The leaf class of this name, if it has exactly these fields."""
-    known = {cls.__name__: cls for cls in verbs.Leaf.__subclasses__()}
+    known: dict[str, Any] = {cls.__name__: cls for cls in verbs.Leaf.__subclasses__()}
     if name not in known:
         raise ValueError(f"the checkpoint holds a {name}; known leaves are {', '.join(sorted(known))}.")
     own = {f.name for f in dataclasses.fields(known[name])}

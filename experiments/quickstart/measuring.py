@@ -20,6 +20,7 @@ from spartax.program import compressed
 from spartax.records import ApplyFn, Attack, Params
 
 BATCH = 128
+TIMED = 32  # images of a timed batch, of sets with larger images than the digits
 
 
 class Bench(NamedTuple):
@@ -43,8 +44,8 @@ class Bench(NamedTuple):
 
     @property
     def batch(self) -> np.ndarray:
-        """The images that are timed; attacks use batches of the same shape."""
-        return self.subject.test.x[:BATCH]
+        """The images that are timed."""
+        return self.subject.test.x[: BATCH if self.subject.levels == 16 else TIMED]
 
 
 def bench(subject: Subject, options: Options) -> Bench:
@@ -120,7 +121,7 @@ def attack(bench: Bench, network: Partial, params: Params) -> measure.Robustness
 def doubts(bench: Bench, network: Partial) -> list[str]:
     """Reasons not to take robust accuracy at its word: a network that always answers the same cannot be attacked."""
     test = bench.subject.test
-    counts = np.bincount(predictions(network, test.x, len(bench.batch)) + 1)
+    counts = np.bincount(predictions(network, test.x, min(BATCH, len(test.y))) + 1)
     share = counts.max() / len(test.y)
     return [f"{share:.0%} of the images get one class, so nothing is left to attack"] if share > 0.75 else []
 

@@ -44,11 +44,11 @@ def parse(arguments: Sequence[str]) -> Options:
     if given.weights and not given.weights.is_file():
         parser.error(f"--weights: no file {given.weights}")
     quick = given.quick
-    epochs = given.epochs or (4 if quick else 20)
-    steps, restarts = given.pgd_steps or (5 if quick else 20), given.pgd_restarts or (1 if quick else 2)
-    examples = given.examples or (64 if quick else None if given.data == "digits" else 256)
-    fields = {**vars(given), "epochs": epochs, "pgd_steps": steps, "pgd_restarts": restarts, "examples": examples}
-    return Options(**fields)
+    given.epochs = given.epochs or (4 if quick else 20)
+    given.pgd_steps = given.pgd_steps or (5 if quick else 20)
+    given.pgd_restarts = given.pgd_restarts or (1 if quick else 2)
+    given.examples = given.examples or (64 if quick else None if given.data == "digits" else 256)
+    return Options(**vars(given))
 
 
 def _parser() -> argparse.ArgumentParser:

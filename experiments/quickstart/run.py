@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
         working = _working_folder(options.out)
-        ready = subject.published(options) if options.weights else None
+        ready = subject.published(options, options.weights) if options.weights else None
     except (ValueError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """The network that is compressed: trained here on digits, or loaded with published weights."""
 
 import fractions
+import pathlib
 import re
 from typing import Any, NamedTuple
 
@@ -57,16 +58,16 @@ def trained(options: Options) -> Subject:
     return Subject("CNN", apply_fn, state.variables, _first(data.digits("test"), options.examples), eps, 16)
 
 
-def published(options: Options) -> Subject:
+def published(options: Options, weights: pathlib.Path) -> Subject:
     """A network with published weights.
 
     Raises:
       ValueError: data or weights that are not there, cannot be read or do not fit each other.
     """
     try:
-        loaded = models.load(options.weights)
+        loaded = models.load(weights)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"--weights {options.weights} is no safetensors file: {error}") from error
+        raise ValueError(f"--weights {weights} is no safetensors file: {error}") from error
     split = "test" if options.examples is None else f"test[:{options.examples}]"
     test = data.load(options.data, split, options.data_dir)
     if loaded.info["input_shape"] != test.x.shape[1:]:
@@ -75,7 +76,7 @@ def published(options: Options) -> Subject:
             f"--weights and --data do not fit: the network reads {shapes} are the images of {options.data}"
         )
     eps = options.eps if options.eps is not None else default_eps(loaded.info, options.data)
-    return Subject(options.weights.stem, loaded.apply, loaded.variables, test, eps, 255)
+    return Subject(weights.stem, loaded.apply, loaded.variables, test, eps, 255)
 
 
 def default_eps(info: dict[str, Any], name: str) -> float:

@@ -217,7 +217,7 @@ def test_data_and_weights_must_fit(shared_data, capsys, tmp_path):
 def test_published_weights_are_loaded_with_their_threat(shared_data):
     weights = shared_data / "weights" / "mnist_linf01_convex.safetensors"
     asked = ["--data", "mnist", "--data-dir", str(shared_data), "--weights", str(weights), "--examples", "100"]
-    network = subject.published(options.parse(asked))
+    network = subject.published(options.parse(asked), weights)
     assert network.test.x.shape == (100, 28, 28, 1)
     assert network.eps == 0.1
     accuracy = measure.accuracy(network.apply_fn, network.variables, network.test.x, network.test.y)

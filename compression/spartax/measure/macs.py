@@ -41,5 +41,5 @@ def macs(apply_fn: Callable[..., Any], params: Params, x: Any) -> Macs:
     for path, usage in program.inspect(apply_fn, params, x).items():
         kept = math.ceil(usage.macs * (1.0 - zeros[path]) - 1e-6)
         by_path[path] = (usage.macs, usage.macs_now, min(usage.macs_now, kept))
-    totals = [sum(row[i] for row in by_path.values()) for i in range(3)]
-    return Macs(*totals, by_path)
+    dense, run, nonzero = (sum(row[i] for row in by_path.values()) for i in range(3))
+    return Macs(dense, run, nonzero, by_path)

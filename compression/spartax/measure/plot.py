@@ -8,7 +8,7 @@ from spartax.measure import report
 from spartax.measure.record import Record
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#44AA99", "#999933", "#332288")
-_MARKERS = "osD^vP*X<>"
+_MARKERS = "oD^vP*X<>p"
 _GRAY = "#555555"
 
 
@@ -34,14 +34,17 @@ def plot(records: Sequence[Record], path: str | os.PathLike, title: str = "") ->
     axes = figure.add_subplot()
     table = sorted(report.rows(records), key=lambda row: -row.size)
     styles = iter([(c, m) for c, m in zip(_COLORS, _MARKERS)] * (len(table) // len(_COLORS) + 1))
+    gap = (
+        table[0].size * table[min(1, len(table) - 1)].size
+    ) ** 0.5  # between the two largest there is room for a word
     for row in table:
         role = row.records[0].role
         color, marker = next(styles) if role == "method" else (_GRAY, "s" if role == "dense" else "x")
         _point(axes, row, color, marker)
         if role != "method":
             axes.axhline(row.worst[0], color=_GRAY, linewidth=0.9, linestyle="-" if role == "dense" else ":", zorder=1)
-            place = {"xycoords": ("axes fraction", "data"), "xytext": (-4, 3), "textcoords": "offset points"}
-            axes.annotate(row.name, (1, row.worst[0]), ha="right", fontsize=8, color=_GRAY, **place)
+            place = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(row.name, (gap, row.worst[0]), fontsize=8, color=_GRAY, **place)
     _decorate(axes, records[0], title)
     figure.savefig(path)
 
