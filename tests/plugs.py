@@ -4,15 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import spartax as sx
 from spartax.records import Evidence, Layout
 
-SHAPES = {"dense": (24, 20), "conv": (3, 3, 8, 20), "stack": (2, 24, 16), "outputs_first": (20, 24)}
+SHAPES = {"dense": (24, 20), "conv": (3, 3, 8, 20), "stack": (2, 24, 16), "outputs_first": (24, 20)}
 LAYOUTS = {
     "dense": Layout((0,), (1,)),
     "conv": Layout((0, 1, 2), (3,)),
     "stack": Layout((1,), (2,), (0,)),
     "outputs_first": Layout((1,), (0,)),
 }
+
+
+dense = jax.jit(sx.dense)  # one compilation in place of one for every operation in it
 
 
 def draw(seed=0):
@@ -30,7 +34,7 @@ def evidence(weights=None, seed=1):
         key=jax.random.key(seed),
         originals=dict(weights),
         uses=dict.fromkeys(weights, ()),
-        grads={path: jnp.cos(3.0 * w + 0.1) for path, w in weights.items()},
+        grads={path: jnp.asarray(np.cos(3.0 * np.asarray(w) + 0.1)) for path, w in weights.items()},
     )
 
 

@@ -80,9 +80,13 @@ def compress(
     catalog.require(pipeline.needs, evidence)
     new, state = pipeline.init(params, evidence)
     new, _, done = pipeline.update(new, state, evidence)
-    steps = {path: {"steps": entry.get("steps", [entry])} for path, entry in done.items()}
-    excluded = {path: {"excluded": why} for path, why in reasons.items()}
-    return Compressed(new, apply, {path: (steps | excluded)[path] for path in tree.weights(params)})
+    info = {p: {"excluded": reasons[p]} if p in reasons else {"steps": _steps(done, p)} for p in tree.weights(params)}
+    return Compressed(new, apply, info)
+
+
+def _steps(info: Info, path: Path) -> list[dict[str, Any]]:
+    entry = info.get(path)
+    return [] if entry is None else entry.get("steps", [entry])
 
 
 def _first(batches: Iterable[Any] | None) -> tuple[Any, Iterable[Any]]:
@@ -228,8 +232,4 @@ def _evidences(evidence: Evidence, count: int) -> list[Evidence]:
 
 def _merged(infos: list[Info]) -> Info:
     paths = dict.fromkeys(path for info in infos for path in info)
-    steps = {path: [info[path] for info in infos if path in info] for path in paths}
-    return {
-        path: {"method": "chain", "steps": [s for e in entries for s in e.get("steps", [e])]}
-        for path, entries in steps.items()
-    }
+    return {p: {"method": "chain", "steps": [step for info in infos for step in _steps(info, p)]} for p in paths}

@@ -71,6 +71,20 @@ def test_double_precision_sees_differences_below_float32():
         np.testing.assert_array_equal(threshold.top(jnp.asarray(score), 2), [False, True, False, True])
 
 
+def test_large_arrays_are_counted_another_way():
+    rng = np.random.default_rng(6)
+    for score in (rng.normal(size=(30, 20, 20)), np.round(rng.normal(size=(30, 20, 20)), 1)):
+        want = np.zeros(score.size, bool)
+        want[np.argsort(-score.astype(np.float32).ravel(), kind="stable")[:1234]] = True
+        mask = threshold.top(jnp.asarray(score, jnp.float32), 1234)
+        np.testing.assert_array_equal(np.ravel(mask), want)
+
+
+def test_constants_inside_jit():
+    score = jnp.asarray(draw(7, True)[1])
+    np.testing.assert_array_equal(jax.jit(lambda: threshold.top(score, 9))(), oracle.top(np.asarray(score), 9))
+
+
 def test_the_count_may_be_traced_and_does_not_recompile():
     calls = []
 
@@ -87,7 +101,7 @@ def test_the_count_may_be_traced_and_does_not_recompile():
 
 def test_sharded_scores_give_the_same_and_are_never_gathered():
     mesh = jax.make_mesh((8,), ("data",))
-    score = np.round(np.random.default_rng(4).normal(size=(4096, 16)), 1).astype(np.float32)
+    score = np.round(np.random.default_rng(4).normal(size=(1024, 16)), 1).astype(np.float32)
     placed = jax.device_put(score, NamedSharding(mesh, PartitionSpec("data")))
     mask = threshold.top(placed, 5000)
     np.testing.assert_array_equal(mask, threshold.top(jnp.asarray(score), 5000))

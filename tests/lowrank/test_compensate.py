@@ -17,9 +17,9 @@ def test_adds_the_best_correction_of_what_quantization_lost():
     for path, leaf in params.items():
         assert isinstance(leaf, sx.Sum)
         assert isinstance(leaf.terms[0], sx.Quantized)
-        lost = np.asarray(WEIGHTS[path] - sx.dense(codes[path])).reshape(-1, 20)
+        lost = np.asarray(WEIGHTS[path] - plugs.dense(codes[path])).reshape(-1, 20)
         tail = np.sqrt(np.sum(np.linalg.svd(lost, compute_uv=False)[3:] ** 2))
-        now = np.linalg.norm(np.asarray(WEIGHTS[path] - sx.dense(leaf)))
+        now = np.linalg.norm(np.asarray(WEIGHTS[path] - plugs.dense(leaf)))
         np.testing.assert_allclose(now, tail, rtol=1e-4)
         assert info[path]["relative_error"] < before[path]["relative_error"]
 
@@ -31,7 +31,7 @@ def test_is_fitted_anew_when_the_weight_under_it_changes():
     moved = {p: sx.Sum((other[p], leaf.terms[1])) for p, leaf in params.items()}
     refreshed, _, _ = CORRECT.update(moved, state, GIVEN)
     for path, leaf in plugs.run(CORRECT, other, GIVEN)[0].items():
-        np.testing.assert_allclose(sx.dense(refreshed[path]), sx.dense(leaf), atol=1e-5)
+        np.testing.assert_allclose(plugs.dense(refreshed[path]), plugs.dense(leaf), atol=1e-5)
 
 
 def test_corrects_a_pruned_weight_under_an_outer_mask():
@@ -41,7 +41,7 @@ def test_corrects_a_pruned_weight_under_an_outer_mask():
     wrapped = {p: sx.Masked(w, jnp.ones(w.shape, bool)) for p, w in params.items()}
     again, _, info = CORRECT.update(wrapped, state, GIVEN)
     for path, w in again.items():
-        np.testing.assert_allclose(sx.dense(w), sx.dense(params[path]), atol=1e-5)
+        np.testing.assert_allclose(plugs.dense(w), plugs.dense(params[path]), atol=1e-5)
         assert info[path]["rank"] == 3
 
 

@@ -22,13 +22,13 @@ def test_every_layout_gets_its_nearest_matrix():
         weight = np.asarray(WEIGHTS[path])
         rows = 72 if path == "conv" else weight.shape[0]
         near = best(weight.reshape(rows, -1), 4).reshape(weight.shape)
-        np.testing.assert_allclose(sx.dense(params[path]), near, atol=1e-4, err_msg=path)
+        np.testing.assert_allclose(plugs.dense(params[path]), near, atol=1e-4, err_msg=path)
         assert info[path]["rank"] == 4
         error = np.linalg.norm(near - weight) / np.linalg.norm(weight)
         np.testing.assert_allclose(info[path]["relative_error"], error, rtol=1e-3)
     for layer in range(2):
         near = best(WEIGHTS["stack"][layer], 4)
-        np.testing.assert_allclose(sx.dense(params["stack"])[layer], near, atol=1e-4)
+        np.testing.assert_allclose(plugs.dense(params["stack"])[layer], near, atol=1e-4)
 
 
 def test_shapes_of_the_factors():
@@ -38,7 +38,7 @@ def test_shapes_of_the_factors():
         "dense": ((24, 4), (4, 20), 1),
         "conv": ((3, 3, 8, 4), (4, 20), 1),
         "stack": ((2, 24, 4), (2, 4, 16), 1),
-        "outputs_first": ((20, 4), (4, 24), 1),
+        "outputs_first": ((24, 4), (4, 20), 1),
     }
 
 
@@ -53,7 +53,7 @@ def test_convolution_stored_outputs_first_and_heads():
         "out": ((2, 8, 1), (1, 12), 1),
     }
     for path, w in params.items():
-        np.testing.assert_allclose(sx.dense(w), weights[path], atol=1e-5)
+        np.testing.assert_allclose(plugs.dense(w), weights[path], atol=1e-5)
 
 
 def test_a_weight_that_would_grow_stays_dense_and_says_so():
@@ -87,7 +87,7 @@ def test_under_a_mask_and_not_under_codes():
     params, info = plugs.run(transform, masked, given)
     leaf = params["dense"]
     assert isinstance(leaf, sx.Masked)
-    np.testing.assert_allclose(sx.dense(leaf.weight), best(sx.dense(masked["dense"]), 4), atol=1e-4)
+    np.testing.assert_allclose(plugs.dense(leaf.weight), best(plugs.dense(masked["dense"]), 4), atol=1e-4)
     assert info["dense"]["rank"] == 4
     codes, _ = plugs.run(quantize.quantize(quantize.integer(8)), {"dense": WEIGHTS["dense"]}, given)
     with pytest.raises(ValueError, match="dense: a Quantized cannot be factorized"):

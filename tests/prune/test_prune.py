@@ -41,7 +41,9 @@ def test_layerwise_magnitude_golden():
         "sparsity": 0.5,
         "outputs_without_input": 0,
     }
-    np.testing.assert_allclose(golden.output_error(sx.dense(pruned["w"])), golden.NUMBERS["magnitude50_err"], rtol=1e-5)
+    np.testing.assert_allclose(
+        golden.output_error(plugs.dense(pruned["w"])), golden.NUMBERS["magnitude50_err"], rtol=1e-5
+    )
 
 
 def test_a_removed_entry_may_come_back():
@@ -49,21 +51,21 @@ def test_a_removed_entry_may_come_back():
     given = Evidence({"w": Layout((0,), (1,))})
     params, state = transform.init({"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}, given)
     params, state, _ = transform.update(params, state, given)
-    np.testing.assert_array_equal(sx.dense(params["w"]), [[0, 0], [3, 4]])
+    np.testing.assert_array_equal(plugs.dense(params["w"]), [[0, 0], [3, 4]])
     grown = {"w": sx.Masked(jnp.array([[9.0, 2.0], [3.0, 4.0]]), params["w"].mask)}
     params, _, _ = transform.update(grown, state, given)
-    np.testing.assert_array_equal(sx.dense(params["w"]), [[9, 0], [0, 4]])
+    np.testing.assert_array_equal(plugs.dense(params["w"]), [[9, 0], [0, 4]])
 
 
 def test_after_quantization_the_codes_stay_under_the_mask():
-    params, _ = plugs.run(quantize.quantize(quantize.integer(4)), WEIGHTS, GIVEN)
-    pruned, _ = plugs.run(prune.prune(prune.magnitude(), 0.5, prune.uniform()), params, GIVEN)
-    for path, w in pruned.items():
-        assert isinstance(w, sx.Masked)
-        assert w.weight is not WEIGHTS[path]
-        assert isinstance(w.weight, sx.Quantized)
-        score = np.abs(np.asarray(sx.dense(params[path])))
-        np.testing.assert_array_equal(w.mask, oracle.top(score, score.size // 2))
+    given = plugs.evidence({"dense": WEIGHTS["dense"]})
+    codes, _ = plugs.run(quantize.quantize(quantize.integer(4)), {"dense": WEIGHTS["dense"]}, given)
+    pruned, _ = plugs.run(prune.prune(prune.magnitude(), 0.5, prune.uniform()), codes, given)
+    leaf = pruned["dense"]
+    assert isinstance(leaf, sx.Masked)
+    assert isinstance(leaf.weight, sx.Quantized)
+    score = np.abs(np.asarray(plugs.dense(codes["dense"])))
+    np.testing.assert_array_equal(leaf.mask, oracle.top(score, score.size // 2))
 
 
 def test_two_masks_of_one_weight_are_kept_apart():

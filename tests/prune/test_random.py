@@ -6,7 +6,7 @@ import pytest
 from spartax import prune
 from spartax.records import Evidence
 
-WEIGHTS = {"a": jnp.ones((40, 50)), "b": jnp.ones((40, 50))}
+WEIGHTS = {"a": jnp.ones((24, 20)), "b": jnp.ones((24, 20))}
 
 
 def scores(weights=WEIGHTS, seed=0):
@@ -16,9 +16,9 @@ def scores(weights=WEIGHTS, seed=0):
 def test_is_uniform_and_independent_of_the_weights():
     found = scores()
     for score in found.values():
-        assert abs(float(jnp.mean(score)) - 0.5) < 0.02
-        assert abs(float(jnp.var(score)) - 1 / 12) < 0.005
-    assert abs(np.corrcoef(found["a"].ravel(), found["b"].ravel())[0, 1]) < 0.06
+        assert abs(float(jnp.mean(score)) - 0.5) < 0.04
+        assert abs(float(jnp.var(score)) - 1 / 12) < 0.01
+    assert abs(np.corrcoef(found["a"].ravel(), found["b"].ravel())[0, 1]) < 0.15
     np.testing.assert_array_equal(found["a"], scores({p: 7.0 * w for p, w in WEIGHTS.items()})["a"])
 
 

@@ -17,6 +17,7 @@ from spartax import checks
 from spartax.records import Array
 
 SECTIONS = 16  # 15 counters still fit the vector registers of a CPU core; 31 spill, and cost more than the passes saved
+SMALL = 2**13  # below, one counter for each threshold and entry compiles three times faster and costs nothing
 LIMIT = 2**32 - SECTIONS  # counts are uint32, and a point may lie past the end of the range
 
 
@@ -55,13 +56,18 @@ def kth_largest(scores: Sequence[Array], k: Array | int, axis_name: str | None =
     total = (lambda n: n) if axis_name is None else (lambda n: lax.psum(n, axis_name))
     kind = jnp.result_type(jnp.float32, *(s.dtype for s in scores))
     count = lambda keys: total(jnp.stack([_count_reaching(s, keys, kind) for s in scores]))  # noqa: E731
-    low, high = _to_key(-jnp.inf, kind), _to_key(jnp.inf, kind)
-    k = jnp.asarray(k).astype(jnp.uint32)
-    concrete = all(checks.is_concrete(x) for x in (*scores, low, k))
+    k = jnp.asarray(k, jnp.uint32)
     start = total(jnp.asarray(sizes, jnp.uint32))
-    key, reach, above = _search(count, low, high, jnp.maximum(k, 1), start, concrete)
+    low, high = _bounds(kind)
+    concrete = all(checks.is_concrete(x) for x in (*scores, k))
+    return _share(k, *_search(count, low, high, jnp.maximum(k, 1), start, concrete), kind)
+
+
+@jax.jit(static_argnames="kind")
+def _share(k: Array, key: Array, reach: Array, above: Array, kind: np.dtype) -> Kth:
+    """The entries above the k-th value are kept; what is left of k goes to those equal to it, array by array."""
     ties = reach - above
-    left = k - jnp.sum(above, dtype=jnp.uint32)  # ties that are kept, over all arrays
+    left = k - jnp.sum(above, dtype=jnp.uint32)
     before = jnp.cumsum(ties, dtype=jnp.uint32) - ties
     kept_ties = jnp.minimum(ties, left - jnp.minimum(before, left))
     return Kth(_normal(_from_key(key, kind), kind, key), above + kept_ties, ties - kept_ties)
@@ -79,8 +85,7 @@ def top(score: Array, k: Array | int) -> Array:
     # The first flat index whose tie is left out is the last one that has `surplus` ties from it on.
     count = lambda starts: _count_ties_from(score, value, starts)[None]  # noqa: E731
     low = jnp.where(surplus[0] > 0, jnp.zeros_like(size), size)
-    concrete = checks.is_concrete(score) and checks.is_concrete(low)
-    end = _search(count, low, size, surplus[0], jnp.zeros_like(surplus), concrete)[0]
+    end = _search(count, low, size, surplus[0], jnp.zeros_like(surplus), checks.is_concrete(surplus))[0]
     return _keep(score, value, end)
 
 
@@ -95,7 +100,7 @@ def _search(
     state = (low, high, start, jnp.zeros_like(start))
     unsettled = lambda s: s[0] < s[1]  # noqa: E731
     narrow = lambda s: _narrow(s, count(_points(s[0], s[1])), k)  # noqa: E731
-    if not concrete:
+    if not (concrete and checks.is_concrete(state[3])):  # the last is traced whenever anything around is
         state = lax.while_loop(unsettled, narrow, state)
     else:  # driven from here, arrays of one shape share one compiled count
         while unsettled(state):
@@ -125,14 +130,14 @@ def _count_reaching(score: Array, keys: Array, kind: np.dtype) -> Array:
     """How many scores are at least as large as the float of each key."""
     levels = _from_key(keys, kind)
     score = _normal(score, kind, levels)
-    return _count([score >= level for level in levels])
+    return _count(lambda level: score >= level, levels)
 
 
 @jax.jit
 def _count_ties_from(score: Array, value: Array, starts: Array) -> Array:
     """How many scores equal `value` from each flat index on."""
     tied, index = _normal(score, value.dtype, starts) == value, _flat_index(score.shape, starts)
-    return _count([tied & (index >= start) for start in starts])
+    return _count(lambda start: tied & (index >= start), starts)
 
 
 @jax.jit
@@ -156,11 +161,16 @@ def _recomputed(x: Array, where: Array) -> Array:
     return lax.optimization_barrier((x, where))[0]
 
 
-def _count(tests: list[Array]) -> Array:
-    """How often each of `tests` is true, in one pass: one reduction of many operands reads its input once."""
-    ones = tuple(t.astype(jnp.uint32) for t in tests)
+def _count(test: Callable[[Array], Array], points: Array) -> Array:
+    """How often `test(point)` is true, for every point, in one pass over the scores."""
+    shape = jax.eval_shape(test, points[0]).shape
+    axes = tuple(range(len(shape)))
+    if np.prod(shape) <= SMALL:
+        return jnp.sum(jax.vmap(test, out_axes=-1)(points), axes, dtype=jnp.uint32)
+    # One reduction of many operands reads its input once; XLA fuses it with the tests.
+    ones = tuple(test(point).astype(jnp.uint32) for point in points)
     add = lambda a, b: tuple(x + y for x, y in zip(a, b))  # noqa: E731
-    return jnp.stack(lax.reduce(ones, (np.uint32(0),) * len(ones), add, tuple(range(ones[0].ndim))))
+    return jnp.stack(lax.reduce(ones, (np.uint32(0),) * len(ones), add, axes))
 
 
 def _flat_index(shape: tuple[int, ...], where: Array) -> Array:
@@ -170,24 +180,23 @@ def _flat_index(shape: tuple[int, ...], where: Array) -> Array:
     return sum(parts, jnp.broadcast_to(_recomputed(jnp.zeros((), jnp.uint32), where), shape))
 
 
-def _word(kind: np.dtype) -> tuple[np.dtype, np.dtype]:
-    """The unsigned and signed integers of the width of a float."""
-    size = 8 * np.dtype(kind).itemsize
-    return np.dtype(f"uint{size}"), np.dtype(f"int{size}")
+def _word(kind: np.dtype) -> np.dtype:
+    """The unsigned integers of the width of a float."""
+    return np.dtype(f"uint{8 * np.dtype(kind).itemsize}")
 
 
-def _to_key(x: float, kind: np.dtype) -> Array:
-    """Unsigned integers in the order of the floats."""
-    word, signed = _word(kind)
-    bits = lax.bitcast_convert_type(jnp.asarray(x, kind), word)
-    return jnp.where(bits.astype(signed) < 0, ~bits, bits | _top_bit(word))
+def _bounds(kind: np.dtype) -> tuple[Array, Array]:
+    """The keys of -infinity and infinity: unsigned integers in the order of the floats."""
+    infinity = np.asarray(np.inf, kind).view(_word(kind))
+    return jnp.asarray(~(infinity | _top_bit(kind))), jnp.asarray(infinity | _top_bit(kind))
 
 
 def _from_key(key: Array, kind: np.dtype) -> Array:
-    """The floats of these integers."""
-    top_bit = _top_bit(_word(kind)[0])
+    """The floats of these integers: those from zero on have the top bit set, the others all bits flipped."""
+    top_bit = _top_bit(kind)
     return lax.bitcast_convert_type(jnp.where(key >= top_bit, key ^ top_bit, ~key), kind)
 
 
-def _top_bit(word: np.dtype) -> Any:
+def _top_bit(kind: np.dtype) -> Any:
+    word = _word(kind)
     return word.type(1 << (8 * word.itemsize - 1))

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spartax import catalog, checks, tree
 from spartax.arrays import Masked, dense
@@ -64,7 +65,7 @@ def prune(
         if fixed is not None:
             for path, w in weights.items():  # a weight that does not fit is found before anything is computed
                 _named(path, pattern, _shape(w), round((1 - fixed) * _shape(w).size), evidence.layouts[path])
-        whole = {path: Masked(w, jnp.ones(w.shape, jnp.bool_)) for path, w in weights.items()}
+        whole = {path: Masked(w, jnp.asarray(np.ones(w.shape, np.bool_))) for path, w in weights.items()}
         return tree.replace(params, whole), {path: _depth(w) for path, w in weights.items()}
 
     def update(params: Params, state: dict[Path, int], evidence: Evidence) -> tuple[Params, dict[Path, int], Info]:
@@ -133,11 +134,16 @@ def _remask(weight: Any, depth: int, mask: Array) -> Any:
 
 
 def _report(mask: Array, keep: int, layout: Layout) -> dict[str, Any]:
-    fed = jnp.any(mask, axis=layout.inputs) if layout.inputs else mask
     return {
         "method": "prune",
         "kept": keep,
         "size": mask.size,
         "sparsity": 1 - keep / mask.size,
-        "outputs_without_input": int(jnp.sum(~fed)),
+        "outputs_without_input": int(_unfed(mask, layout.inputs)),
     }
+
+
+@jax.jit(static_argnums=1)
+def _unfed(mask: Array, inputs: tuple[int, ...]) -> Array:
+    """Number of output units that no kept entry leads to."""
+    return jnp.sum(~jnp.any(mask, axis=inputs))

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spartax import catalog, tree
 from spartax.arrays import Masked, Quantized, dense
@@ -73,9 +74,11 @@ def _blank(path: Path, weight: Any, grid: Grid, layout: Layout) -> Any:
 
 
 def _zeros(x: Array, grid: Grid, shape: tuple[int, ...]) -> Quantized:
-    zero = None if grid.symmetric else jnp.zeros(shape, jnp.int8)
-    codes = _stored(jnp.zeros(x.shape, jnp.int8), grid)
-    return Quantized(codes, jnp.ones(shape, grid.scale_dtype), zero, x.dtype.name)
+    like = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype)  # noqa: E731
+    zero = None if grid.symmetric else like(shape, jnp.int8)
+    codes = jax.eval_shape(lambda c: _stored(c, grid), like(x.shape, jnp.int8))
+    blank = Quantized(codes, like(shape, jnp.dtype(grid.scale_dtype)), zero, x.dtype.name)
+    return jax.tree.map(lambda s: jnp.asarray(np.zeros(s.shape, s.dtype)), blank)  # from NumPy: nothing to compile
 
 
 @jax.jit(static_argnums=1)

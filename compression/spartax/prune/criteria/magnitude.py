@@ -1,8 +1,9 @@
 """Magnitude: large weights matter."""
 
+import jax
 import jax.numpy as jnp
 
-from spartax.records import Criterion, Evidence, Weights
+from spartax.records import Array, Criterion, Evidence, Weights
 
 
 def magnitude() -> Criterion:
@@ -16,4 +17,9 @@ def magnitude() -> Criterion:
 
 def _score(weights: Weights, evidence: Evidence) -> Weights:
     del evidence
-    return {path: jnp.abs(w).astype(jnp.promote_types(w.dtype, jnp.float32)) for path, w in weights.items()}
+    return {path: _size(w) for path, w in weights.items()}
+
+
+@jax.jit
+def _size(w: Array) -> Array:
+    return jnp.abs(w).astype(jnp.promote_types(w.dtype, jnp.float32))

@@ -1,0 +1,123 @@
+"""What every transform obeys, and every chain of them."""
+
+import inspect
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spartax as sx
+from spartax import lowrank, prune, quantize, tree
+from spartax.compress import chain
+from spartax.records import Transform
+from tests import plugs
+
+JOINS = {
+    "prune": lambda: prune.prune(prune.magnitude(), 0.75),
+    "factorize": lambda: lowrank.factorize(lowrank.svd(), lowrank.fixed(4)),
+    "quantize": lambda: quantize.quantize(quantize.integer(4, group=4)),
+    "compensate": lambda: chain(
+        quantize.quantize(quantize.integer(3)), lowrank.compensate(lowrank.svd(), lowrank.fixed(2))
+    ),
+    "prune random, N:M": lambda: prune.prune(prune.random(), pattern=prune.n_of_m(2, 4)),
+    "prune, quantize, correct": lambda: chain(
+        prune.prune(prune.magnitude(), 0.5, prune.uniform()),
+        quantize.quantize(quantize.integer(4)),
+        lowrank.compensate(lowrank.svd(), lowrank.fixed(2)),
+    ),
+    "factorize, quantize": lambda: chain(
+        lowrank.factorize(lowrank.svd(), lowrank.byte_budget(0.5)), quantize.quantize(quantize.integer(8))
+    ),
+}
+# Ranking what a later step made of the weights is not the first ranking.
+RANKS_AGAIN = {"prune, quantize, correct"}
+WEIGHTS = {p: w for p, w in plugs.draw().items() if p == "dense"}
+PARAMS = {"layer": dict(WEIGHTS), "bias": jnp.arange(3.0), "step": jnp.arange(4)}
+GIVEN = plugs.evidence(WEIGHTS)._replace(
+    layouts={f"layer/{p}": plugs.LAYOUTS[p] for p in WEIGHTS},
+    originals={f"layer/{p}": w for p, w in WEIGHTS.items()},
+)
+
+
+@pytest.fixture(params=list(JOINS))
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def transform(name):
+    return JOINS[name]()
+
+
+def shapes(params):
+    return [(x.shape, x.dtype) for x in jax.tree.leaves(params)]
+
+
+def test_every_public_transform_is_here():
+    made = {
+        key
+        for face in (prune, lowrank, quantize)
+        for key in face.__all__
+        if inspect.isfunction(getattr(face, key))
+        and typing.get_type_hints(getattr(face, key)).get("return") is Transform
+    }
+    assert made <= set(JOINS)
+
+
+def test_structure_is_final_after_init(transform):
+    first, state = transform.init(PARAMS, GIVEN)
+    for _ in range(2):
+        params, state, _ = transform.update(first, state, GIVEN)
+        assert jax.tree.structure(params) == jax.tree.structure(first)
+        assert shapes(params) == shapes(first)
+
+
+def test_only_the_selection_is_touched(transform):
+    before = jax.tree.map(np.array, PARAMS)
+    params, info = plugs.run(transform, PARAMS, GIVEN)
+    assert params["bias"] is PARAMS["bias"]
+    assert params["step"] is PARAMS["step"]
+    assert set(info) == set(GIVEN.layouts)
+    jax.tree.map(np.testing.assert_array_equal, PARAMS, before)
+    for path, w in tree.pick(params, GIVEN.layouts).items():
+        assert isinstance(w, sx.Masked | sx.LowRank | sx.Quantized | sx.Sum)
+        assert w.shape == GIVEN.originals[path].shape
+        assert w.dtype == jnp.float32
+        assert np.isfinite(np.asarray(plugs.dense(w))).all()
+
+
+def test_a_second_update_with_the_same_evidence_changes_nothing(name, transform):
+    params, state = transform.init(PARAMS, GIVEN)
+    params, state, _ = transform.update(params, state, GIVEN)
+    again, _, _ = transform.update(params, state, GIVEN)
+    if name not in RANKS_AGAIN:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), again, params)
+
+
+def test_refreshing_does_not_retrace(transform):
+    traces = []
+
+    @jax.jit
+    def total(params):
+        traces.append(1)
+        return sum(jnp.sum(sx.dense(w)) for w in tree.weights(params).values())
+
+    params, state = transform.init(PARAMS, GIVEN)
+    for seed in range(2):
+        given = GIVEN._replace(key=jax.random.key(seed))
+        params, state, _ = transform.update(params, state, given)
+        total(params)
+    assert len(traces) == 1
+
+
+def test_an_unknown_path_is_an_error(transform):
+    wrong = GIVEN._replace(layouts={"layer/denes": GIVEN.layouts["layer/dense"]})
+    with pytest.raises(ValueError, match="layer/dense"):
+        transform.init(PARAMS, wrong)
+
+
+def test_the_state_holds_only_arrays_and_numbers(transform):
+    _, state = transform.init(PARAMS, GIVEN)
+    assert all(isinstance(x, int | jax.Array) for x in jax.tree.leaves(state))
