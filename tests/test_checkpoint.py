@@ -17,6 +17,8 @@ from spartax import checkpoint
 from spartax.arrays import Bitmask, LowRank, Masked, Quantized, Sum, is_leaf, nbytes, pack
 from spartax.arrays.packed import pack_codes
 
+pytestmark = pytest.mark.core
+
 
 def normal(shape, seed=0, dtype=jnp.float32):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)

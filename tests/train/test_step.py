@@ -10,6 +10,8 @@ import pytest
 from spartax import attacks, program, train
 from spartax.arrays import LowRank, Masked, Quantized
 
+pytestmark = pytest.mark.core
+
 KEY = jax.random.key(0)
 
 
