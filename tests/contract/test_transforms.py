@@ -14,6 +14,7 @@ from spartax.compress import chain
 from spartax.records import Transform
 from tests import plugs
 
+pytestmark = pytest.mark.core
 JOINS = {
     "prune": lambda: prune.prune(prune.magnitude(), 0.75),
     "factorize": lambda: lowrank.factorize(lowrank.svd(), lowrank.fixed(4)),

@@ -21,17 +21,23 @@ from spartax.records import Array, Attack, LogitsFn
 Evaluate = Callable[..., AutoAttackResult]  # (key, logits_fn, x, y, *, index=None) -> AutoAttackResult
 
 
-class Options(NamedTuple):
-    """The settings of an evaluation, checked."""
+class Choice(NamedTuple):
+    """What determines the compiled attacks; hashable for a named version."""
 
     eps: float
     norm: str
     version: str | tuple[Attack, ...]
-    batch_size: int
     parity: bool
-    state: pathlib.Path | None
     compact_every: int
     devices: tuple[jax.Device, ...]
+
+
+class Options(NamedTuple):
+    """The settings of an evaluation, checked."""
+
+    choice: Choice
+    batch_size: int
+    state: pathlib.Path | None
 
 
 def autoattack(
@@ -82,17 +88,19 @@ def autoattack(
         checks.one_of("version", version, versions.VERSIONS)
     elif not (isinstance(version, tuple) and version and all(callable(attack) for attack in version)):
         raise ValueError(f"version must be a name or a tuple of attacks; got {version!r}.")
-    folder = None if state is None else pathlib.Path(state)
-    options = Options(float(eps), norm, version, batch_size, parity, folder, compact_every, tuple(devices))
-
-    shared = functools.cache(lambda classes: equip(options, classes))
+    choice = Choice(float(eps), norm, version, parity, compact_every, tuple(devices))
+    options = Options(choice, batch_size, None if state is None else pathlib.Path(state))
+    shared = (
+        functools.partial(named, choice) if isinstance(version, str) else functools.cache(lambda k: equip(choice, k))
+    )
 
     def evaluate(
         key: Array, logits_fn: LogitsFn, x: Array, y: Array, *, index: Array | None = None
     ) -> AutoAttackResult:
         given = problem(key, logits_fn, x, y, index)
-        has_leaves = bool(jax.tree.leaves(logits_fn)) and isinstance(logits_fn, jax.tree_util.Partial)
-        tools = shared(given.classes) if has_leaves else equip(options, given.classes)
+        # Only a model whose weights are arguments may keep what is compiled: a closure would never leave memory.
+        keep = isinstance(logits_fn, jax.tree_util.Partial) and bool(jax.tree.leaves(logits_fn))
+        tools = shared(given.classes) if keep else equip(choice, given.classes)
         job, ledger = prepare(options, tools, given, key, logits_fn, index)
         with progress(verbose) as bar:
             while ledger.attack < len(tools.calls):
@@ -102,10 +110,26 @@ def autoattack(
     return evaluate
 
 
-def equip(options: Options, classes: int) -> evaluation.Tools:
+def equip(choice: Choice, classes: int) -> evaluation.Tools:
     """The compiled attacks for a number of classes."""
-    attacks, warnings = ensemble(options, classes)
-    return evaluation.equip(attacks, options.compact_every, options.devices, warnings)
+    attacks, warnings = ensemble(choice, classes)
+    return evaluation.equip(attacks, choice.compact_every, choice.devices, warnings)
+
+
+named = functools.lru_cache(maxsize=8)(equip)  # calls of a named version share what they compile
+
+
+def ensemble(choice: Choice, classes: int) -> tuple[list[Resumable], list[str]]:
+    """The attacks, each with a name of its own, and what there is to say about them."""
+    if isinstance(choice.version, str):
+        return versions.members(choice.version, choice.eps, choice.norm, classes, parity=choice.parity)
+    attacks, seen = [], Counter()
+    for attack in choice.version:
+        name = attack.name if isinstance(attack, Resumable) else attack.__qualname__.split(".<locals>")[0]
+        seen[name] += 1
+        name = name if seen[name] == 1 else f"{name}-{seen[name]}"
+        attacks.append(attack._replace(name=name) if isinstance(attack, Resumable) else whole(attack, name))
+    return attacks, []
 
 
 def prepare(
@@ -114,9 +138,10 @@ def prepare(
     """The job, and its ledger: the saved one, or a new one after the clean pass."""
     x, y = np.asarray(given.x), np.asarray(given.y)
     index = np.arange(len(y)) if index is None else np.asarray(index)
-    settings = {name: getattr(options, name) for name in ("eps", "norm", "batch_size", "parity", "compact_every")}
-    settings["version"] = options.version if isinstance(options.version, str) else "custom"
-    settings["attacks"] = {call.attack.name: call.attack.settings for call in tools.calls}
+    settings = {"batch_size": options.batch_size, **options.choice._asdict()}
+    settings |= {"version": options.choice.version if isinstance(options.choice.version, str) else "custom"}
+    settings |= {"devices": len(options.choice.devices) or 1}
+    settings |= {"attacks": {call.attack.name: call.attack.settings for call in tools.calls}}
     marks = journal.fingerprint(settings, x=x, y=y, index=index, key=np.asarray(jax.random.key_data(key)))
     job = evaluation.Job(
         tools=tools,
@@ -133,29 +158,11 @@ def prepare(
         same_model(job, ledger)
         return job, ledger
     ledger = evaluation.clean_pass(job)
-    ledger.warnings += tools.warnings + hidden_state(options, logits_fn, given.x)
+    ledger.warnings += tools.warnings
+    if options.choice.version != "rand" and keeps_state(logits_fn, given.x[:1]):
+        ledger.warnings.append("logits_fn keeps hidden state: two calls differ. If it draws, let it take a `key`.")
     job.save(ledger, np.zeros(0, int))
     return job, ledger
-
-
-def ensemble(options: Options, classes: int) -> tuple[list[Resumable], list[str]]:
-    """The attacks, each with a name of its own, and what there is to say about them."""
-    if isinstance(options.version, str):
-        return versions.members(options.version, options.eps, options.norm, classes, parity=options.parity)
-    attacks, seen = [], Counter()
-    for attack in options.version:
-        name = attack.name if isinstance(attack, Resumable) else attack.__qualname__.split(".")[0]
-        seen[name] += 1
-        name = name if seen[name] == 1 else f"{name}-{seen[name]}"
-        attacks.append(attack._replace(name=name) if isinstance(attack, Resumable) else whole(attack, name))
-    return attacks, []
-
-
-def hidden_state(options: Options, logits_fn: LogitsFn, x: Array) -> list[str]:
-    """A warning where the model keeps a state that it does not show."""
-    if options.version == "rand" or not keeps_state(logits_fn, x[:1]):
-        return []
-    return ["logits_fn keeps hidden state: two calls differ. Make it pure; if it draws, let it take a key."]
 
 
 def key_words(key: Array, position: int, index: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """What an evaluation by AutoAttack says."""
 
 import dataclasses
-import fractions
 import json
 from typing import Any, NamedTuple
 
@@ -81,8 +80,6 @@ def percent(share: float) -> str:
 
 
 def as_fraction(eps: float) -> str:
-    """`"8/255"` for 8/255, and a decimal number for what is no multiple of half a gray level."""
-    levels = fractions.Fraction(round(2 * 255 * eps), 2)
-    if eps == 0 or abs(float(levels) / 255 - eps) > 1e-9:
-        return f"{eps:g}"
-    return f"{levels.numerator}/{255 * levels.denominator}"
+    """`"8/255"` for 8/255, and a decimal number for what is no whole number of gray levels."""
+    levels = round(255 * eps)
+    return f"{levels}/255" if levels and abs(levels / 255 - eps) < 1e-9 else f"{eps:g}"

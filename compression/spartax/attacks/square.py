@@ -150,7 +150,7 @@ def query(settings: Settings, step: Moves, network: Network, channels: int, stat
         margin=jnp.where(accept, -seen.loss, state.margin),
         broken=state.broken | new,
         broken_at=jnp.where(new, state.number + 1, state.broken_at),
-        number=state.number + 1,
+        number=state.number + ~state.broken,  # what a broken example counts does not depend on the others
     )
 
 

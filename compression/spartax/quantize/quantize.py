@@ -74,7 +74,7 @@ def _blank(path: Path, weight: Any, grid: Grid, layout: Layout) -> Any:
 
 
 def _zeros(x: Array, grid: Grid, shape: tuple[int, ...]) -> Quantized:
-    like = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype)  # noqa: E731
+    like: Any = jax.ShapeDtypeStruct
     zero = None if grid.symmetric else like(shape, jnp.int8)
     codes = jax.eval_shape(lambda c: _stored(c, grid), like(x.shape, jnp.int8))
     blank = Quantized(codes, like(shape, jnp.dtype(grid.scale_dtype)), zero, x.dtype.name)
