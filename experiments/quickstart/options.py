@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", choices=("digits", "cifar10", "mnist"), default="digits", help="images (default: digits, embedded)")
     add("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of prepared TFDS sets, for cifar10 and mnist")
     add("--weights", type=pathlib.Path, metavar="FILE", help="PyTorch weights (.safetensors) to load; no training then")
-    add("--examples", type=_positive, metavar="N", help="test images (default: 362 digits, 256 of other sets)")
+    add("--examples", type=_positive, metavar="N", help="test images (default: all 364 digits, 256 of other sets)")
     add("--eps", type=_eps, help="linf radius in the pixel range [0, 1], as 0.1 or 8/255 (default: the network's own)")
     add("--epochs", type=_positive, help="adversarial training on digits (default: 20)")
     add("--pgd-steps", type=_positive, help="steps of the PGD that measures (default: 20)")
