@@ -41,6 +41,7 @@ def find():
 FACTORIES = find()
 LOGITS_FN, WEIGHT, X, Y = nets.linear(classes=2)
 KEY = jax.random.key(0)
+MESH, BATCH = jax.sharding.Mesh(np.array(jax.devices()[:8]), ("batch",)), jax.sharding.PartitionSpec("batch")
 
 
 def build(name, norm, eps):
@@ -134,8 +135,7 @@ def test_without_jit_and_without_index_the_same(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_eight_devices_give_what_one_gives(name, norm):
-    sharding = jax.sharding.NamedSharding(jax.make_mesh((8,), ("batch",)), jax.sharding.PartitionSpec("batch"))
-    x, y, index = jax.device_put((X, Y, jnp.arange(8)), sharding)
+    x, y, index = jax.device_put((X, Y, jnp.arange(8)), jax.sharding.NamedSharding(MESH, BATCH))
     np.testing.assert_allclose(runner(name, norm, radius(norm))(KEY, x, y, index), attacked(name, norm), atol=1e-6)
 
 
@@ -143,13 +143,12 @@ def test_eight_devices_give_what_one_gives(name, norm):
 @pytest.mark.parametrize("name", FACTORIES)
 def test_works_under_shard_map(name):
     norm = next(norm for other, norm in CASES if other == name)
-    mesh, spec = jax.make_mesh((8,), ("batch",)), jax.sharding.PartitionSpec("batch")
     attack = build(name, norm, radius(norm))
     split = jax.shard_map(
         lambda x, y, index: attack(KEY, LOGITS_FN, x, y, index=index),
-        mesh=mesh,
-        in_specs=spec,
-        out_specs=spec,
+        mesh=MESH,
+        in_specs=BATCH,
+        out_specs=BATCH,
         check_vma=False,
     )
     np.testing.assert_allclose(jax.jit(split)(X, Y, jnp.arange(8)), attacked(name, norm), atol=1e-6)

@@ -155,15 +155,14 @@ def resumable(settings: Settings, start, described: dict, restarts: int) -> Resu
 def begin(settings: Settings, given: Rows, targets: Array, run: Array | int, x_init: Array | None = None) -> State:
     """The state before the first look."""
     keys = objective.fold(given.keys, run)
-    x0, count = given.x, given.y.shape
+    x0, count = given.x, jnp.zeros_like(given.y)  # made like the rows, so that they are sharded as these are
     x = settings.rule.start(keys, x0) if x_init is None else jnp.clip(jnp.asarray(x_init, x0.dtype), 0.0, 1.0)
-    zeros, never = jnp.zeros(count, jnp.float32), jnp.zeros(count, bool)
+    zeros, never = count.astype(jnp.float32), count.astype(bool)
     return State(
         x0, given.y, targets, keys, x, x, x, x0, jnp.zeros_like(x),
         loss_best=zeros - jnp.inf, loss_prev=zeros, loss_check=zeros,
         step_size=zeros + settings.rule.step_size, part=zeros, support=zeros,
-        improved=jnp.zeros(count, jnp.int32), reduced=~never, best_wrong=never, broken=never,
-        broken_at=jnp.full(count, -1, jnp.int32), number=jnp.zeros(count, jnp.int32),
+        improved=count, reduced=~never, best_wrong=never, broken=never, broken_at=count - 1, number=count,
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """How APGD moves for l1: sparse steps, with the step length tied to how many pixels have changed."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -27,7 +29,7 @@ def sparse(eps: float, steps: int, *, large_eps: bool, given_start: bool) -> Rul
         return jnp.asarray(radii)[state.number]
 
     def enter(state: State) -> State:
-        begins, size = jnp.asarray(fresh)[state.number], state.x[0].size
+        begins, size = jnp.asarray(fresh)[state.number], math.prod(state.x.shape[1:])
         if large_eps:
             best = project(state.x_best, state.x0, radius(state))
             state = state._replace(x=rows(begins & (state.number > 0), best, state.x))
@@ -39,7 +41,7 @@ def sparse(eps: float, steps: int, *, large_eps: bool, given_start: bool) -> Rul
         )
 
     def check(state: State, gradient: Array, window: Array) -> tuple[State, Array]:
-        due, most, size = window > 0, radius(state), gradient[0].size
+        due, most, size = window > 0, radius(state), math.prod(gradient.shape[1:])
         support = changed(state.x_best, state.x0)
         sparser = support < 0.95 * state.support
         state, gradient = back_to_best(state, gradient, due & sparser)
@@ -87,7 +89,7 @@ def changed(x: Array, x0: Array) -> Array:
 
 def largest(gradient: Array, part: Array) -> Array:
     """Signs of the `part[i]` fraction of largest entries of example `i` (at least one), 0 elsewhere."""
-    size = gradient[0].size
+    size = math.prod(gradient.shape[1:])
     rank = jnp.clip(jnp.floor((1 - part) * size), 0, size - 1).astype(jnp.int32)
     least = threats.per_example(ranked(jnp.abs(gradient), rank), gradient)
     return jnp.where(jnp.abs(gradient) >= least, jnp.sign(gradient), 0.0)

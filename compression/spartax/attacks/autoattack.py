@@ -125,7 +125,11 @@ def ensemble(choice: Choice, classes: int) -> tuple[list[Resumable], list[str]]:
         return versions.members(choice.version, choice.eps, choice.norm, classes, parity=choice.parity)
     attacks, seen = [], Counter()
     for attack in choice.version:
-        name = attack.name if isinstance(attack, Resumable) else attack.__qualname__.split(".<locals>")[0]
+        name = (
+            attack.name
+            if isinstance(attack, Resumable)
+            else getattr(attack, "__qualname__", "attack").split(".<locals>")[0]
+        )
         seen[name] += 1
         name = name if seen[name] == 1 else f"{name}-{seen[name]}"
         attacks.append(attack._replace(name=name) if isinstance(attack, Resumable) else whole(attack, name))
@@ -137,18 +141,18 @@ def prepare(
 ) -> tuple[evaluation.Job, journal.Ledger]:
     """The job, and its ledger: the saved one, or a new one after the clean pass."""
     x, y = np.asarray(given.x), np.asarray(given.y)
-    index = np.arange(len(y)) if index is None else np.asarray(index)
+    numbers = np.arange(len(y)) if index is None else np.asarray(index)
     settings = {"batch_size": options.batch_size, **options.choice._asdict()}
     settings |= {"version": options.choice.version if isinstance(options.choice.version, str) else "custom"}
     settings |= {"devices": len(options.choice.devices) or 1}
     settings |= {"attacks": {call.attack.name: call.attack.settings for call in tools.calls}}
-    marks = journal.fingerprint(settings, x=x, y=y, index=index, key=np.asarray(jax.random.key_data(key)))
+    marks = journal.fingerprint(settings, x=x, y=y, index=numbers, key=np.asarray(jax.random.key_data(key)))
     job = evaluation.Job(
         tools=tools,
         model=logits_fn if isinstance(logits_fn, jax.tree_util.Partial) else jax.tree_util.Partial(logits_fn),
         x=x,
         y=y,
-        keys=lambda position: key_words(key, position, index),
+        keys=lambda position: key_words(key, position, numbers),
         settings=settings,
         save=lambda ledger, rows: journal.commit(options.state, marks, ledger, rows),
         draws=is_random(logits_fn),

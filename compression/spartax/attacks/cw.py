@@ -85,7 +85,7 @@ def cw(
     def attack(key: Array, logits_fn: LogitsFn, x: Array, y: Array, *, index: Array | None = None) -> Array:
         given = problem(key, logits_fn, x, y, index)
         clean = objective.forward(given.network, losses.margin, given.x, given.y, given.keys)
-        ones = jnp.ones(given.y.shape, jnp.float32)
+        ones = jnp.ones_like(given.y, jnp.float32)
         distance = jnp.where(clean.wrong, 0.0, jnp.inf)
         search = Search(initial * ones, 0 * ones, UNBOUNDED * ones, ones, given.x, distance)
         search = jax.lax.fori_loop(0, searches, lambda _, search: refine(settings, given, search), search)

@@ -113,7 +113,8 @@ def run_attack(job: Job, ledger: journal.Ledger, bar: Bar) -> None:
     for number in range(ledger.batch, len(parts)):
         bar.show(attack.name, ledger.robust.mean(), work_left(job, ledger, sum(map(len, parts[number:]))))
         begin, rows = time.perf_counter(), parts[number]
-        given = Rows(job.x[rows], job.y[rows], keys[rows], ledger.logits[rows])
+        parts_of: tuple[Any, ...] = (job.x, job.y, keys, ledger.logits)
+        given = Rows(*(part[rows] for part in parts_of))
         broken = survivors.attack_batch(call, job.model, given, size, len(parts) - number, tick)
         if broken is not None:
             note(job, ledger, rows, broken, keys)

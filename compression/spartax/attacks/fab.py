@@ -218,9 +218,8 @@ def nearest(settings: Settings, network: Network, state: State, keys: Array) -> 
         (slope,), gap = pull_back(direction), jnp.sum(direction * logits, axis=1)
         reach = jnp.abs(gap) / (threats.lengths(slope, dual) + TINY)
         closer = (reach < best[0]) & (state.y != label)
-        return tuple(
-            jnp.where(threats.per_example(closer, new), new, old) for new, old in zip((reach, gap, slope), best)
-        ), None
+        pick = lambda new, old: jnp.where(threats.per_example(closer, new), new, old)  # noqa: E731
+        return (pick(reach, best[0]), pick(gap, best[1]), pick(slope, best[2])), None
 
     start = jnp.full(state.y.shape, jnp.inf), jnp.zeros(state.y.shape), jnp.zeros_like(state.x)
     (_, gap, slope), _ = jax.lax.scan(consider, start, jnp.arange(logits.shape[1]))

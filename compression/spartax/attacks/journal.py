@@ -109,7 +109,7 @@ def load(folder: pathlib.Path | None, print_of: dict[str, Any], x: np.ndarray) -
             "or remove it to start again."
         )
     del entry["fingerprint"]
-    arrays = {name: np.array(entry.pop(name)) for name in ("robust", "broken_by", "rank", "iteration")}
+    arrays: dict[str, Any] = {name: np.array(entry.pop(name)) for name in ("robust", "broken_by", "rank", "iteration")}
     x_adv = np.array(x)
     for name in entry["files"]:
         with np.load(folder / name) as saved:

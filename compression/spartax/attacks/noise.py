@@ -5,6 +5,8 @@ more, and a vectorized threefry of image size takes XLA on CPU seconds to compil
 The keys themselves come from threefry.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -14,7 +16,7 @@ from spartax.records import Array
 def uniform(keys: Array, like: Array) -> Array:
     """Uniform in (0, 1), float32: for every example of `like` [B, ...] its own draw from `keys` [B]."""
     words = jax.random.key_data(keys).astype(jnp.uint32)
-    entry = jnp.arange(like[0].size, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
+    entry = jnp.arange(math.prod(like.shape[1:]), dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
     bits = mix(mix(entry + words[:, :1]) ^ words[:, 1:2])
     return ((bits >> 8).astype(jnp.float32) + 0.5).reshape(like.shape) * 2.0**-24
 

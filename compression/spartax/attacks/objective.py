@@ -1,6 +1,6 @@
 """One look of an attack at the network: loss, gradient and success of every example, and the best image so far."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class Look(NamedTuple):
     loss: Array
     wrong: Array
     logits: Array
-    gradient: Array | None = None
+    gradient: Any = None
 
 
 def fold(keys: Array, number: Array | int) -> Array:
@@ -79,11 +79,11 @@ class Best(NamedTuple):
 
 def nothing(x: Array) -> Best:
     """Before the first look: the clean image, which any look beats."""
-    rows = x.shape[:1]
-    return Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
+    rows = jnp.zeros_like(x[(slice(None), *(0,) * (x.ndim - 1))])  # made like the images, sharded as these are
+    return Best(x, rows.astype(bool), rows - jnp.inf)
 
 
-def better(best: Best, x: Array, success: Array, loss: Array) -> Best:
+def better(best: Best, x: Array, success: Any, loss: Array) -> Best:
     """`best` with the rows replaced that `x` beats."""
     wins = (success & ~best.success) | ((success == best.success) & (loss > best.loss))
     image = jnp.where(threats.per_example(wins, x), x, best.x)

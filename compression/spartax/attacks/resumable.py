@@ -93,8 +93,8 @@ def whole(attack: Attack, name: str) -> Resumable:
 
     def start(network: Network, given: Rows, run: Array | int) -> Whole:
         del network, run
-        never = jnp.zeros(given.y.shape, bool)
-        return Whole(given.x, given.y, given.keys, never, jnp.full(given.y.shape, -1, jnp.int32))
+        zeros = jnp.zeros_like(given.y)
+        return Whole(given.x, given.y, given.keys, zeros.astype(bool), zeros - 1)
 
     def advance(network: Network, state: Whole, count: Array | int) -> Whole:
         del count
@@ -107,7 +107,7 @@ def whole(attack: Attack, name: str) -> Resumable:
         return state._replace(x=x, broken=broken, broken_at=jnp.where(broken, 0, -1))
 
     def outcome(state: Whole) -> Outcome:
-        best = objective.Best(state.x, state.broken, jnp.zeros(state.y.shape, jnp.float32))
+        best = objective.Best(state.x, state.broken, jnp.zeros_like(state.y, jnp.float32))
         return Outcome(state.x, state.broken, state.broken_at, best)
 
     return Resumable(name, {}, lambda classes: 1, lambda run: 0, 1, 1, 0, start, advance, outcome)

@@ -5,7 +5,7 @@ mask and a column mask, and loops over the last axis run at full speed, which th
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -194,7 +194,7 @@ def lines(images: Array) -> Array:
     return images.reshape(*images.shape[:2], -1)
 
 
-def along(values: Array, width: int) -> Array:
+def along(values: Any, width: int) -> Array:
     """One number per channel, `[B, C]`, for each entry of a row: `[B, 1, W * C]` (a product for the same reason)."""
     tiles = np.tile(np.eye(values.shape[1], dtype=np.float32), width)
     return jnp.matmul(values, tiles, precision=lax.Precision.HIGHEST)[:, None, :]

@@ -215,14 +215,14 @@ def _tag(path: Path, weight: Any) -> Tagged:
 def _usage(log: _Log, path: Path, weight: Any, batch: int) -> Usage:
     seen = log.uses.get(path, [])
     uses, plans = tuple(s[0] for s in seen), tuple(s[1] for s in seen)
-    total = sum(u.macs for u in uses), sum(p.macs for p in plans)
     return Usage(
-        seen[0][2] if seen else None,
-        uses,
-        plans,
-        tuple(log.others.get(path, ())),
-        *(math.ceil(t / max(batch, 1)) for t in total),
-        tuple(weight.shape),
+        layout=seen[0][2] if seen else None,
+        uses=uses,
+        plans=plans,
+        others=tuple(log.others.get(path, ())),
+        macs=math.ceil(sum(u.macs for u in uses) / max(batch, 1)),
+        macs_now=math.ceil(sum(p.macs for p in plans) / max(batch, 1)),
+        shape=tuple(weight.shape),
     )
 
 
