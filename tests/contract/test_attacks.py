@@ -136,7 +136,10 @@ def test_without_jit_and_without_index_the_same(name):
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_eight_devices_give_what_one_gives(name, norm):
     x, y, index = jax.device_put((X, Y, jnp.arange(8)), jax.sharding.NamedSharding(MESH, BATCH))
-    np.testing.assert_allclose(runner(name, norm, radius(norm))(KEY, x, y, index), attacked(name, norm), atol=1e-6)
+    found, alone = np.asarray(runner(name, norm, radius(norm))(KEY, x, y, index)), attacked(name, norm)
+    # The split program rounds differently. Sign steps forget that; steps along the gradient itself carry it on.
+    np.testing.assert_allclose(found, alone, atol=1e-6 if norm == "linf" else 1e-4)
+    np.testing.assert_array_equal(LOGITS_FN(found).argmax(1), LOGITS_FN(alone).argmax(1))
 
 
 @pytest.mark.slow

@@ -56,10 +56,11 @@ def spread(scale: Array, shape: tuple[int, ...]) -> Array:
 
 @verbs.dense.register
 def _(leaf: Quantized) -> Array:
-    codes = verbs.dense(leaf.codes).astype(leaf.scale.dtype)
+    wide = jnp.promote_types(leaf.scale.dtype, jnp.float32)  # a product in bfloat16 would lose a quarter of a step
+    codes = verbs.dense(leaf.codes).astype(wide)
     if leaf.zero is not None:
-        codes = codes - spread(leaf.zero, codes.shape).astype(codes.dtype)
-    return (codes * spread(leaf.scale, codes.shape)).astype(leaf.kind)
+        codes = codes - spread(leaf.zero, codes.shape).astype(wide)
+    return (codes * spread(leaf.scale, codes.shape).astype(wide)).astype(leaf.kind)
 
 
 @verbs.pack.register
