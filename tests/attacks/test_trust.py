@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import spartax as sx
-from spartax.attacks import trust
+from spartax.attacks.trust import square_wins, trust
 
 KEY = jax.random.key(0)
 X = jax.random.uniform(jax.random.key(1), (24, 4, 4, 1))
@@ -28,7 +28,7 @@ Y = jnp.argmax(smooth(X), axis=1).astype(jnp.int32)
 
 
 def test_a_smooth_network_passes():
-    found = trust.trust(KEY, smooth, X, Y, eps=0.1)
+    found = trust(KEY, smooth, X, Y, eps=0.1)
     assert found.warnings == ()
     assert found.agreement > 0.95
     assert (found.randomized, found.zero_gradient_clean, found.probabilities) == (0.0, 0.0, False)
@@ -37,23 +37,23 @@ def test_a_smooth_network_passes():
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_agreement_is_one_for_a_linear_network(norm):
     linear = lambda x: x.reshape(x.shape[0], -1) @ FIRST[:, :2]  # noqa: E731
-    found = trust.trust(KEY, linear, X, Y % 2, eps=0.2, norm=norm)
+    found = trust(KEY, linear, X, Y % 2, eps=0.2, norm=norm)
     np.testing.assert_allclose(found.agreement, 1.0, atol=1e-3)
 
 
 def test_rounding_is_named_and_straight_through_mends_it():
-    found = trust.trust(KEY, rounded, X, Y, eps=0.2)
+    found = trust(KEY, rounded, X, Y, eps=0.2)
     assert found.zero_gradient_clean == 1.0
     assert found.agreement < 0.1
     assert any(w.startswith("zero gradient: 100.0%") for w in found.warnings)
     assert any("straight_through" in w for w in found.warnings)
-    mended = trust.trust(KEY, sx.straight_through(rounded), X, Y, eps=0.2)
+    mended = trust(KEY, sx.straight_through(rounded), X, Y, eps=0.2)
     assert mended.warnings == ()
     assert mended.agreement > 0.8
 
 
 def test_probabilities_are_named():
-    found = trust.trust(KEY, lambda x: jax.nn.softmax(smooth(x)), X, Y, eps=0.1)
+    found = trust(KEY, lambda x: jax.nn.softmax(smooth(x)), X, Y, eps=0.1)
     assert found.probabilities
     assert any(w.startswith("probabilities") for w in found.warnings)
 
@@ -68,12 +68,12 @@ def test_hidden_state_is_named():
     def with_gradient(x):
         return smooth(x) + jax.lax.stop_gradient(shaky(jax.lax.stop_gradient(x)) - smooth(x))
 
-    found = trust.trust(KEY, with_gradient, X, Y, eps=0.1)
+    found = trust(KEY, with_gradient, X, Y, eps=0.1)
     assert found.randomized > 1e-2
     assert any(w.startswith("randomized") for w in found.warnings)
 
 
 def test_square_that_wins_is_said():
-    assert trust.square_wins({"apgd-ce": 0.9, "square": 0.8})[0].startswith("square: a black-box attack broke 10.00")
-    assert trust.square_wins({"apgd-ce": 0.9, "square": 0.8995}) == ()
-    assert trust.square_wins({"square": 0.5}) == ()
+    assert square_wins({"apgd-ce": 0.9, "square": 0.8})[0].startswith("square: a black-box attack broke 10.00")
+    assert square_wins({"apgd-ce": 0.9, "square": 0.8995}) == ()
+    assert square_wins({"square": 0.5}) == ()

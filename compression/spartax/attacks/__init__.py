@@ -15,6 +15,7 @@ from spartax.attacks.pgd import pgd
 from spartax.attacks.result import AutoAttackResult, BrokenBy
 from spartax.attacks.resumable import Resumable
 from spartax.attacks.square import square
+from spartax.attacks.trust import trust
 
 __all__ = [
     "AutoAttackResult",
@@ -30,4 +31,5 @@ __all__ = [
     "pgd",
     "square",
     "threats",
+    "trust",
 ]

@@ -14,6 +14,7 @@ from spartax.attacks.network import network
 from spartax.attacks.progress import Bar
 from spartax.attacks.result import AutoAttackResult, BrokenBy
 from spartax.attacks.resumable import Resumable, Rows
+from spartax.attacks.trust import square_wins
 from spartax.records import Array
 
 SLACK = 1e-6  # what float32 rounding may add to a distance or a pixel
@@ -185,7 +186,7 @@ def summarize(job: Job, ledger: journal.Ledger) -> AutoAttackResult:
         robust_accuracy=float(ledger.robust.mean()),
         accuracy_after=dict(ledger.accuracy_after),
         settings=job.settings,
-        warnings=tuple(ledger.warnings),
+        warnings=(*ledger.warnings, *square_wins(ledger.accuracy_after)),
         passes={name: (forward, backward) for name, (forward, backward) in ledger.passes.items()},
         seconds=dict(ledger.seconds),
     )
