@@ -124,7 +124,7 @@ def test_radius_zero_gives_the_clean_image(name):
     np.testing.assert_array_equal(runner(name, norm, 0.0)(KEY, X, Y, jnp.arange(8)), X)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", FACTORIES)
 def test_without_jit_and_without_index_the_same(name):
     norm = next(norm for other, norm in CASES if other == name)
@@ -132,7 +132,7 @@ def test_without_jit_and_without_index_the_same(name):
     np.testing.assert_allclose(eager, attacked(name, norm), atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_eight_devices_give_what_one_gives(name, norm):
     x, y, index = jax.device_put((X, Y, jnp.arange(8)), jax.sharding.NamedSharding(MESH, BATCH))
@@ -142,7 +142,7 @@ def test_eight_devices_give_what_one_gives(name, norm):
     np.testing.assert_array_equal(LOGITS_FN(found).argmax(1), LOGITS_FN(alone).argmax(1))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", FACTORIES)
 def test_works_under_shard_map(name):
     norm = next(norm for other, norm in CASES if other == name)
@@ -157,7 +157,7 @@ def test_works_under_shard_map(name):
     np.testing.assert_allclose(jax.jit(split)(X, Y, jnp.arange(8)), attacked(name, norm), atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", FACTORIES)
 def test_what_breaks_at_a_radius_breaks_at_a_larger_one(name):
     logits_fn, x, y = nets.two_layers()

@@ -193,7 +193,7 @@ def correct(loaded, dataset, batch_size):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.endswith(("32", "56")) else []) for name in PUBLISHED]
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] if name.endswith(("32", "56")) else []) for name in PUBLISHED]
 )
 def test_published_weights_on_a_prefix(name, shared_data, test_set):
     path = shared_data / "weights" / f"{name}.safetensors"
@@ -205,7 +205,7 @@ def test_published_weights_on_a_prefix(name, shared_data, test_set):
     assert loaded.info["source"].startswith("github")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if not name.endswith(("32", "56"))])
 def test_published_accuracy(name, shared_data, test_set):
     loaded = models.load(shared_data / "weights" / f"{name}.safetensors")
