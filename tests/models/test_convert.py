@@ -193,7 +193,8 @@ def correct(loaded, dataset, batch_size):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.nightly] if name.endswith(("32", "56")) else []) for name in PUBLISHED]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.nightly] if name.endswith(("32", "56")) else []) for name in PUBLISHED],
 )
 def test_published_weights_on_a_prefix(name, shared_data, test_set):
     path = shared_data / "weights" / f"{name}.safetensors"
