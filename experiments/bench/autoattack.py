@@ -24,12 +24,12 @@ def rows(quick: bool) -> list[Row]:
     version = "standard" if not quick else (attacks.apgd(EPS, steps=20), attacks.square(EPS, queries=queries))
     result = attacks.autoattack(EPS, version=version)(jax.random.key(0), judged, x, y)
     forward, backward = _pass_seconds(judged, x, y, 3 if quick else 10)
-    clean = result.clean_accuracy * len(y)
+    clean, accuracy = result.clean_accuracy * len(y), result.accuracy_after
     found = []
     for name, seconds in result.seconds.items():
         counts = result.passes[name]
         ideal = counts[0] * forward + counts[1] * max(backward - forward, 0.0)
-        note = f"{counts[0]:,} forward, {counts[1]:,} backward; robust after it {result.accuracy_after[name]:.2%}"
+        note = f"{counts[0]:,} forward, {counts[1]:,} backward; robust after it {accuracy.get(name, result.clean_accuracy):.2%}"
         found.append(_row(f"{what}: {name}", seconds, ideal, note))
     total = [sum(v) for v in zip(*result.passes.values())]
     ideal = total[0] * forward + total[1] * max(backward - forward, 0.0)
