@@ -29,7 +29,8 @@ def rows(quick: bool) -> list[Row]:
     for name, seconds in result.seconds.items():
         counts = result.passes[name]
         ideal = counts[0] * forward + counts[1] * max(backward - forward, 0.0)
-        note = f"{counts[0]:,} forward, {counts[1]:,} backward; robust after it {accuracy.get(name, result.clean_accuracy):.2%}"
+        left = accuracy.get(name, result.clean_accuracy)
+        note = f"{counts[0]:,} forward, {counts[1]:,} backward; {left:.2%} left"
         found.append(_row(f"{what}: {name}", seconds, ideal, note))
     total = [sum(v) for v in zip(*result.passes.values())]
     ideal = total[0] * forward + total[1] * max(backward - forward, 0.0)
