@@ -5,7 +5,6 @@ form takes a naive path, several times slower than the same gradient outside. Wr
 behind an optimization barrier avoids it. Attacks and adversarial training live inside such loops.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,14 +29,7 @@ def fast_gradients(fn: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
       A function of the same signature (not jitted; meant to be used inside a jitted loop).
     """
-
-    @functools.wraps(fn)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        jaxpr, out = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
-        outputs = walk.walk(jaxpr, jax.tree.leaves((args, kwargs)), _visit, everywhere=True)
-        return jax.tree.unflatten(jax.tree.structure(out), outputs)
-
-    return run
+    return walk.rewritten(fn, _visit)
 
 
 def _visit(eqn: Any, values: list[Any], trips: int) -> list[Any] | None:

@@ -6,7 +6,6 @@ straight-through estimator (Bengio et al., arXiv 1308.3432), backward-pass diffe
 (Athalye et al., arXiv 1802.00420).
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,14 +32,7 @@ def straight_through(fn: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
       A function of the same signature and values (not jitted).
     """
-
-    @functools.wraps(fn)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        jaxpr, out = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
-        outputs = walk.walk(jaxpr, jax.tree.leaves((args, kwargs)), _visit, everywhere=True)
-        return jax.tree.unflatten(jax.tree.structure(out), outputs)
-
-    return run
+    return walk.rewritten(fn, _visit)
 
 
 def _visit(eqn: Any, values: list[Any], trips: int) -> list[Any] | None:

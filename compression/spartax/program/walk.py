@@ -7,6 +7,7 @@ compressed, anything else gets the dense weight, which is always right.
 Only public JAX API is used, but for the two attributes in `bind`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -154,3 +155,15 @@ def trace(fn: Callable[..., Any], args: tuple, kwargs: dict) -> tuple[Any, Any]:
     args, kwargs = jax.tree.map(stand_in, (args, kwargs), is_leaf=is_leaf)
     jaxpr, out = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
     return jaxpr, jax.tree.structure(out)
+
+
+def rewritten(fn: Callable[..., Any], visit: Visit) -> Callable[..., Any]:
+    """The function `fn` with every equation offered to `visit`; its arguments are arrays."""
+
+    @functools.wraps(fn)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        jaxpr, out = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
+        outputs = walk(jaxpr, jax.tree.leaves((args, kwargs)), visit, everywhere=True)
+        return jax.tree.unflatten(jax.tree.structure(out), outputs)
+
+    return run
