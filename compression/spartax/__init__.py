@@ -7,6 +7,7 @@ A compressed weight is a value: a leaf of the params pytree such as `LowRank` or
 from spartax.arrays import Bitmask, LowRank, Masked, Packed, Quantized, Sum, dense, matmul, nbytes, pack
 from spartax.checkpoint import restore, save
 from spartax.compress import chain, compress
+from spartax.kernels.paths import kernels
 from spartax.measure.size import summary
 from spartax.program import compressed, explain, fast_gradients, inspect, straight_through
 from spartax.tree import merge, split
@@ -27,6 +28,7 @@ __all__ = [
     "explain",
     "fast_gradients",
     "inspect",
+    "kernels",
     "matmul",
     "merge",
     "nbytes",
