@@ -1,11 +1,13 @@
 """Weights and evidence for the contract suites: a Dense kernel, a convolution, a stack of layers, outputs first."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import spartax as sx
-from spartax.records import Evidence, Layout
+from spartax.records import Evidence, Layout, Objective
 
 SHAPES = {"dense": (24, 20), "conv": (3, 3, 8, 20), "stack": (2, 24, 16), "outputs_first": (24, 20)}
 LAYOUTS = {
@@ -26,6 +28,38 @@ def draw(seed=0):
     return {p: jnp.asarray(scales[p] * rng.normal(size=s), jnp.float32) for p, s in SHAPES.items()}
 
 
+@jax.jit
+def network(weights, x):
+    """Images [B, 5, 5, 8] through every weight: convolution, mean, [24, 20] outputs first, then a head of 52 logits."""
+    weights = {**draw(), **weights}
+    numbers = ("NHWC", "HWIO", "NHWC")
+    x = jax.nn.relu(jax.lax.conv_general_dilated(x, weights["conv"], (1, 1), "VALID", dimension_numbers=numbers))
+    hidden = jax.nn.relu(jnp.mean(x, (1, 2)) @ weights["outputs_first"].T)
+    heads = jnp.einsum("bi,sio->bso", hidden, weights["stack"]).reshape(len(x), -1)
+    return jnp.concatenate([hidden @ weights["dense"], heads], axis=1)
+
+
+def cross_entropy(logits, y):
+    """One loss for each example."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
+
+
+def batch():
+    """64 images of correlated pixels, and labels."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(64, 5, 5, 8)) + 2 * rng.normal(size=(64, 1, 1, 8))
+    return jnp.asarray(x, jnp.float32), jnp.asarray(rng.integers(0, 52, 64), jnp.int32)
+
+
+@functools.cache
+def statistics():
+    """What `collect` finds in `network`, and the gradients of its loss."""
+    x, y = batch()
+    found = sx.collect(network, draw(), [(x, y)], ("moments", "magnitudes", "signals"), loss=cross_entropy)
+    grads = jax.jit(jax.grad(lambda w: jnp.mean(cross_entropy(network(w, x), y))))(draw())
+    return {**found, "grads": grads}
+
+
 def evidence(weights=None, seed=1):
     """Evidence with every field filled."""
     weights = draw() if weights is None else weights
@@ -34,7 +68,8 @@ def evidence(weights=None, seed=1):
         key=jax.random.key(seed),
         originals=dict(weights),
         uses=dict.fromkeys(weights, ()),
-        grads={path: jnp.asarray(np.cos(3.0 * np.asarray(w) + 0.1)) for path, w in weights.items()},
+        objective=Objective(network, (batch(),), cross_entropy),
+        **{name: {path: found[path] for path in weights} for name, found in statistics().items()},
     )
 
 

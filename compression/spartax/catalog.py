@@ -60,6 +60,7 @@ def need(field: str, evidence: Any) -> Any:
     if value is None:
         raise ValueError(
             f"{field} is needed by this method and missing from its evidence; compress takes key=, and works out "
-            "originals by itself, uses from batches=, grads from batches= with labels and loss=."
+            "originals by itself, uses, moments, magnitudes and objective from batches= with values, grads and signals "
+            "from batches= with labels and loss=."
         )
     return value

@@ -1,8 +1,7 @@
 """`compress`: read the program, gather the evidence, run the transforms, hand back params and a function."""
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +10,23 @@ import jax.numpy as jnp
 from spartax import catalog, checks, tree
 from spartax.arrays import dense
 from spartax.program import Usage, compressed, inspect
-from spartax.records import ApplyFn, Array, Evidence, Info, Layout, Params, Path, Rule, Transform, Weights
+from spartax.program.collect import NEEDS, collect
+from spartax.records import (
+    ApplyFn,
+    Array,
+    Evidence,
+    Info,
+    Layout,
+    Loss,
+    Objective,
+    Params,
+    Path,
+    Rule,
+    Transform,
+    Weights,
+)
 
-Loss = Callable[[Array, Array], Array]  # (logits [B, K], y [B]) -> one loss for each example, or their mean
+MEASURED = frozenset({"objective", "grads", *NEEDS})  # fields of the evidence that take values of batches
 
 
 class Compressed(NamedTuple):
@@ -63,7 +76,7 @@ def compress(
     if not transforms:
         raise ValueError("transforms: give at least one, such as prune.prune(prune.magnitude()).")
     pipeline = chain(*transforms)
-    first, batches = _first(batches)
+    first, batches = _first(batches, pipeline.needs)
     usages = None if first is None else inspect(apply_fn, params, _input(first))
     reasons = _exclusions(params, usages, rule)
     chosen = {path: w for path, w in tree.weights(params).items() if path not in reasons}
@@ -75,8 +88,8 @@ def compress(
         uses=None if usages is None else {path: usages[path].uses for path in chosen},
     )
     apply = compressed(apply_fn)
-    if "grads" in pipeline.needs:
-        evidence = evidence._replace(grads=_gradients(apply, params, originals, batches, loss))
+    if pipeline.needs & MEASURED:
+        evidence = evidence._replace(**_measured(pipeline.needs, apply, params, originals, batches, loss))
     catalog.require(pipeline.needs, evidence)
     new, state = pipeline.init(params, evidence)
     new, _, done = pipeline.update(new, state, evidence)
@@ -89,15 +102,15 @@ def _steps(info: Info, path: Path) -> list[dict[str, Any]]:
     return [] if entry is None else entry.get("steps", [entry])
 
 
-def _first(batches: Iterable[Any] | None) -> tuple[Any, Iterable[Any]]:
-    """The first batch, and all of them again."""
+def _first(batches: Iterable[Any] | None, needs: Collection[str]) -> tuple[Any, tuple[Any, ...]]:
+    """The first batch, and all of them where something must be measured on them."""
     if batches is None:
         return None, ()
     if hasattr(batches, "shape"):
         raise ValueError("batches must be an iterable of batches; got one array: write batches=[x].")
     rest = iter(batches)
     for first in rest:
-        return first, itertools.chain([first], rest)
+        return first, (first, *rest) if MEASURED & set(needs) else (first,)
     raise ValueError("batches is empty; one batch is needed to read the program.")
 
 
@@ -146,12 +159,32 @@ def _layout(weight: Any, usage: Usage | None) -> Layout:
     return Layout(tuple(range(weight.ndim - 1)), (weight.ndim - 1,))
 
 
-def _gradients(
-    apply: ApplyFn, params: Params, originals: Weights, batches: Iterable[Any], loss: Loss | None
-) -> Weights | None:
-    """Gradient of the mean loss over all batches in the dense weights, or None without labelled batches and loss."""
-    if loss is None:
-        return None
+def _measured(
+    needs: Collection[str],
+    apply: ApplyFn,
+    params: Params,
+    originals: Weights,
+    batches: tuple[Any, ...],
+    loss: Loss | None,
+) -> dict[str, Any]:
+    """The fields of the evidence that take values of batches; those that nobody gave the data for are left out."""
+    if not batches or isinstance(_input(batches[0]), jax.ShapeDtypeStruct):
+        return {}
+    judged = loss is not None and all(isinstance(batch, tuple | list) for batch in batches)
+    found: dict[str, Any] = {}
+    if "objective" in needs:
+        put = lambda weights, x: apply(tree.replace(params, weights), x)  # noqa: E731
+        found["objective"] = Objective(put, batches, loss)
+    if "grads" in needs and judged:
+        found["grads"] = _gradients(apply, params, originals, batches, loss)
+    wanted = [need for need in NEEDS if need in needs and (judged or need != "signals")]
+    if wanted:
+        found |= collect(apply, params, batches, wanted, paths=list(originals), loss=loss if judged else None)
+    return found
+
+
+def _gradients(apply: ApplyFn, params: Params, originals: Weights, batches: tuple[Any, ...], loss: Loss) -> Weights:
+    """Gradient of the mean loss over all batches in the dense weights."""
 
     def objective(weights: Weights, params: Params, x: Array, y: Array) -> Array:
         return jnp.mean(loss(apply(tree.replace(params, weights), x), y))
@@ -163,10 +196,10 @@ def _gradients(
 
     total, count = jax.tree.map(jnp.zeros_like, originals), 0
     for batch in batches:
-        if not isinstance(batch, tuple | list) or isinstance(batch[0], jax.ShapeDtypeStruct):
-            raise ValueError("batches must be (x, y) with values: the transforms need gradients of the loss.")
         total, count = add(total, originals, params, *batch), count + len(batch[0])
-    return jax.tree.map(lambda a: a / count, total) if count else None
+    for path, gradient in total.items():
+        checks.finite(f"the gradient of the loss in {path}", gradient)
+    return jax.tree.map(lambda a: a / count, total)
 
 
 @jax.tree_util.register_dataclass

@@ -17,6 +17,7 @@ ApplyFn = Callable[..., Array]  # apply_fn(params, x) -> logits [B, K]
 LogitsFn = Callable[[Array], Array]  # x [B, ...] -> logits [B, K]
 Rule = Callable[[Path, Any], bool]  # (path, weight) -> is it compressed?
 Info = dict[Path, dict[str, Any]]  # what was done to each weight, JSON friendly
+Loss = Callable[[Array, Array], Array]  # (logits [B, K], y [B]) -> one loss for each example, or their mean
 
 
 class Layout(NamedTuple):
@@ -36,6 +37,22 @@ class Layout(NamedTuple):
     groups: int = 1
 
 
+class Objective(NamedTuple):
+    """The network as a function of the selected weights, with the data and the loss that judge it.
+
+    What a method needs beyond gradients (per-example gradients, Hessian products, distortions) it computes from this.
+
+    Attributes:
+      logits: `(weights, x) -> logits [B, K]` of the network with these dense weights (path -> array) in place.
+      batches: `x`, or `(x, y)`, of every batch.
+      loss: `(logits, y) -> [B]`, or its mean; None when none was given.
+    """
+
+    logits: Callable[[Weights, Array], Array]
+    batches: tuple[Any, ...]
+    loss: Loss | None = None
+
+
 class Evidence(NamedTuple):
     """All that a method may learn about the network; every field it needs must be present.
 
@@ -45,6 +62,10 @@ class Evidence(NamedTuple):
       originals: path -> the dense weight before any transform, for methods that compensate an error.
       uses: path -> tuple of `program.Use`, how the program uses the weight (costs in MACs).
       grads: path -> gradient of the loss in the weight, same shape.
+      moments: path -> `E[x x^T]` of the inputs of the weight, as `program.collect` gives it, `[*stack, I, I]`.
+      magnitudes: path -> `E|x|` of the inputs, `[*stack, I]`.
+      signals: path -> second moment of the output gradients, `[*stack, O, O]`.
+      objective: the network as a function of the weights, with data and loss.
     """
 
     layouts: Mapping[Path, Layout]
@@ -52,6 +73,10 @@ class Evidence(NamedTuple):
     originals: Mapping[Path, Array] | None = None
     uses: Mapping[Path, tuple] | None = None
     grads: Mapping[Path, Array] | None = None
+    moments: Mapping[Path, Array] | None = None
+    magnitudes: Mapping[Path, Array] | None = None
+    signals: Mapping[Path, Array] | None = None
+    objective: Objective | None = None
 
 
 class Criterion(NamedTuple):

@@ -1,0 +1,238 @@
+"""`collect`: what flows into and out of every weight on calibration data, without hooks and without editing a model."""
+
+import math
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from spartax import checks, tree
+from spartax.arrays import verbs
+from spartax.arrays.use import Use
+from spartax.program import walk
+from spartax.program.follow import Tagged, following, tagged
+from spartax.program.inspect import inspect
+from spartax.records import ApplyFn, Array, Layout, Loss, Params, Path
+
+NEEDS = ("moments", "magnitudes", "signals")
+Sums = dict[Path, dict[str, Array]]  # for each weight, sums over rows by name
+
+
+def collect(
+    apply_fn: ApplyFn,
+    params: Params,
+    batches: Iterable[Any],
+    needs: Collection[str] = ("moments",),
+    *,
+    paths: Collection[Path] | None = None,
+    loss: Loss | None = None,
+) -> dict[str, dict[Path, Array]]:
+    """Calibration statistics of every contracted weight, in float32, averaged over all batches.
+
+    A *row* is one input vector that meets the weight: an example for a Dense kernel, an image patch for a convolution,
+    flattened in the order of `layout.inputs`, `I` numbers long.
+
+    * `"moments"`: `E[x x^T]` over rows, `[*stack, I, I]` (`[groups, I, I]` for a grouped convolution).
+    * `"magnitudes"`: `E|x|` over rows, `[*stack, I]`.
+    * `"signals"`: `E_examples[sum over rows of g g^T]`, `[*stack, O, O]`, `g` the gradient of that example's loss in
+      the output of the contraction; with `"moments"` it is the Kronecker factorization of the empirical Fisher
+      information (Martens and Grosse, arXiv 1503.05671; Grosse and Martens for convolutions, arXiv 1602.01407).
+
+    Each contraction passes its row through an identity whose derivative in a zero *probe* is the statistic; the probes
+    ride along with the weights through `scan`, `cond` and `remat`, so one gradient collects everything. Sharded batches
+    are summed by XLA. A weight used twice adds up the uses that contract the same axes.
+
+    Args:
+      apply_fn: pure function `(params, x) -> logits [B, K]`.
+      params: pytree of arrays and compressed leaves (used as they are).
+      batches: iterable of `x` or `(x, y)`.
+      needs: names of the statistics.
+      paths: the weights; every contracted floating weight if None.
+      loss: `(logits, y) -> [B]` (or its mean), for `"signals"`, which need labelled batches.
+
+    Returns:
+      `{need: {path: array}}`.
+
+    Raises:
+      ValueError: an unknown need, no batch, `"signals"` without labels or loss, a path that is not contracted where a
+        statistic can be taken (inside `custom_vjp` or `shard_map`), statistics that are not finite.
+    """
+    for need in needs:
+        checks.one_of("needs", need, NEEDS)
+    if "signals" in needs and loss is None:
+        raise ValueError("loss is needed to collect signals, the gradients of the outputs; got None.")
+    total, measure = None, None
+    for batch in batches:
+        x, y = batch if isinstance(batch, tuple | list) else (batch, None)
+        if "signals" in needs and y is None:
+            raise ValueError("batches must be (x, y) to collect signals; got images without labels.")
+        if measure is None:
+            measure = _measure(apply_fn, _layouts(apply_fn, params, x, paths), frozenset(needs), loss)
+        new = measure(params, x, y)
+        total = new if total is None else jax.tree.map(jnp.add, total, new)
+    if total is None:
+        raise ValueError("batches is empty; statistics need at least one batch.")
+    return {need: {path: _mean(path, need, sums) for path, sums in total.items()} for need in needs}
+
+
+def _layouts(apply_fn: ApplyFn, params: Params, x: Any, paths: Collection[Path] | None) -> dict[Path, Layout]:
+    usages = inspect(apply_fn, params, x)
+    chosen = usages if paths is None else {p: usages[p] for p in tree.pick(params, paths)}
+    missing = [p for p, usage in chosen.items() if usage.layout is None]
+    if paths is not None and missing:
+        raise ValueError(f"{', '.join(missing)}: never contracted with an activation, so there is nothing to collect.")
+    return {path: usage.layout for path, usage in chosen.items() if usage.layout is not None}
+
+
+def _mean(path: Path, need: str, sums: dict[str, Array]) -> Array:
+    rows = sums["examples" if need == "signals" else "rows"]
+    if not bool(jnp.all(rows > 0)):
+        raise ValueError(f"{path}: no row was seen, because it is contracted inside custom_vjp or shard_map.")
+    value = sums[need] / rows.reshape(*rows.shape, *(1,) * (sums[need].ndim - rows.ndim))
+    checks.finite(f"the {need} of {path}", value)
+    return value
+
+
+def _measure(
+    apply_fn: ApplyFn, layouts: dict[Path, Layout], needs: frozenset[str], loss: Loss | None
+) -> Callable[[Params, Array, Array | None], Sums]:
+    """`(params, x, y) -> sums over one batch`, jitted."""
+
+    def total(probes: dict[Path, dict[str, Array]], params: Params, x: Array, y: Array | None) -> Array:
+        jaxpr, out_tree = walk.trace(apply_fn, (params, x), {})
+        values = jax.tree.leaves((tagged(params, layouts, probes), x), is_leaf=verbs.is_leaf)
+        outputs = walk.walk(jaxpr, values, following(_tap(layouts, needs)))
+        logits = out_tree.unflatten([verbs.dense(v) if verbs.is_leaf(v) else v for v in outputs])
+        if "signals" not in needs or loss is None or y is None:
+            floats = [jnp.sum(v) for v in jax.tree.leaves(logits) if jnp.issubdtype(v.dtype, jnp.floating)]
+            return sum(floats, start=jnp.zeros(()))
+        each = loss(logits, y)
+        return jnp.sum(each) if each.ndim else each * x.shape[0]
+
+    @jax.jit
+    def run(params: Params, x: Array, y: Array | None) -> Sums:
+        weights = tree.pick(params, layouts)
+        probes = {path: _zeros(tuple(weights[path].shape), layout, needs) for path, layout in layouts.items()}
+        sums = jax.grad(total)(probes, params, x, y)
+        return {path: {**values, "examples": _examples(values, x.shape[0])} for path, values in sums.items()}
+
+    return run
+
+
+def _examples(sums: dict[str, Array], count: int) -> Array:
+    """The number of examples, in the shape of the stack."""
+    return jnp.where(sums["rows"] > 0, jnp.float32(count), 0.0)
+
+
+def _zeros(shape: tuple[int, ...], layout: Layout, needs: frozenset[str]) -> dict[str, Array]:
+    """Probes of one weight."""
+    stack = tuple(shape[a] for a in layout.stack)
+    inputs = math.prod(shape[a] for a in layout.inputs)
+    outputs = math.prod(shape[a] for a in layout.outputs)
+    group = (layout.groups,) if layout.groups > 1 else ()
+    sizes = {"moments": (*group, inputs, inputs), "magnitudes": (*group, inputs)}
+    sizes["signals"] = (*group, outputs // layout.groups, outputs // layout.groups)
+    return {"rows": jnp.zeros(stack), **{need: jnp.zeros((*stack, *sizes[need])) for need in needs}}
+
+
+def _tap(layouts: dict[Path, Layout], needs: frozenset[str]) -> Callable[[Tagged, Use, Array], list[Array] | None]:
+    """Compute a contraction with identities around it that pour its rows into the probes."""
+    inputs = needs & {"moments", "magnitudes"}
+
+    def on_use(tag: Tagged, use: Use, x: Array) -> list[Array] | None:
+        if tag.stored(use.layout) != layouts[tag.path] or use.params.get("batch_group_count", 1) > 1:
+            return None
+        into = {name: tag.probes[name] for name in (*inputs, "rows")}
+        out = use.apply(verbs.dense(tag), _pour(x, into, lambda x: _input_sums(use, x, inputs)))
+        return [_pour_gradient(out, tag.probes["signals"], use) if "signals" in needs else out]
+
+    return on_use
+
+
+def _pour(x: Array, probes: dict[str, Array], summed: Callable[[Array], dict[str, Array]]) -> Array:
+    """`x`, whose derivative in the probes is `summed(x)`, whatever the gradient of the result."""
+
+    @jax.custom_vjp
+    def pour(x: Array, probes: dict[str, Array]) -> Array:
+        return x
+
+    pour.defvjp(lambda x, probes: (x, x), lambda x, g: (g, summed(x)))
+    return pour(x, probes)
+
+
+def _pour_gradient(out: Array, probe: Array, use: Use) -> Array:
+    """`out`, whose derivative in the probe is the sum of `g g^T` over its rows, `g` the gradient of the result."""
+
+    @jax.custom_vjp
+    def pour(out: Array, probe: Array) -> Array:
+        return out
+
+    pour.defvjp(lambda out, probe: (out, None), lambda _, g: (g, _gram(output_rows(use, g))))
+    return pour(out, probe)
+
+
+def _input_sums(use: Use, x: Array, needs: frozenset[str]) -> dict[str, Array]:
+    rows = input_rows(use, x)
+    grouped = use.layout.groups > 1
+    stack = rows.shape[: rows.ndim - 2 - grouped]
+    sums = {"rows": jnp.full(stack, rows.shape[-2], jnp.float32)}
+    if "moments" in needs:
+        sums["moments"] = _gram(rows)
+    if "magnitudes" in needs:
+        sums["magnitudes"] = jnp.sum(jnp.abs(rows), axis=-2)
+    return sums
+
+
+def _gram(rows: Array) -> Array:
+    """Sum of `r r^T` over rows `[..., N, I]`."""
+    return jnp.einsum("...ni,...nj->...ij", rows, rows, precision=lax.Precision.HIGHEST)
+
+
+def input_rows(use: Use, x: Array) -> Array:
+    """The input vectors of a contraction, float32 `[*stack, N, I]`, features in the order of `use.layout.inputs`.
+
+    Image patches for a convolution, `[groups, N, I]` for a grouped one.
+    """
+    x = x.astype(jnp.float32)
+    if use.op == "conv_general_dilated":
+        return _patches(use, x)
+    _, contracted, _, batch = use.dims
+    free = tuple(a for a in range(x.ndim) if a not in contracted + batch)
+    x = jnp.transpose(x, (*batch, *free, *contracted))
+    return x.reshape(*x.shape[: len(batch)], -1, math.prod(use.x.shape[a] for a in contracted))
+
+
+def _patches(use: Use, x: Array) -> Array:
+    numbers, groups = use.params["dimension_numbers"], use.params["feature_group_count"]
+    window = tuple(use.weight.shape[a] for a in numbers.rhs_spec[2:])
+    patches = lax.conv_general_dilated_patches(
+        x,
+        window,
+        use.params["window_strides"],
+        use.params["padding"],
+        use.params["lhs_dilation"],
+        use.params["rhs_dilation"],
+        dimension_numbers=numbers,
+        precision=lax.Precision.HIGHEST,
+    )
+    patches = jnp.moveaxis(patches, numbers.out_spec[1], -1)  # [..., channel * window]
+    patches = patches.reshape(-1, groups, x.shape[numbers.lhs_spec[1]] // groups, math.prod(window))
+    rows = jnp.transpose(patches, (1, 0, 3, 2)).reshape(groups, patches.shape[0], -1)
+    return rows if groups > 1 else rows[0]
+
+
+def output_rows(use: Use, out: Array) -> Array:
+    """The output vectors of a contraction, float32 `[*stack, N, O]`; `[groups, N, O / groups]` for a grouped one."""
+    out = out.astype(jnp.float32)
+    if use.op == "conv_general_dilated":
+        groups = use.params["feature_group_count"]
+        rows = jnp.moveaxis(out, use.params["dimension_numbers"].out_spec[1], -1)
+        rows = jnp.swapaxes(rows.reshape(-1, groups, rows.shape[-1] // groups), 0, 1)
+        return rows if groups > 1 else rows[0]
+    stack, outputs = len(use.layout.stack), len(use.layout.outputs)
+    if use.left:  # [*batch, *outputs, *free]
+        own = tuple(range(stack, stack + outputs))
+        out = jnp.transpose(out, (*range(stack), *range(stack + outputs, out.ndim), *own))
+    return out.reshape(*out.shape[:stack], -1, math.prod(out.shape[out.ndim - outputs :]))
