@@ -1,5 +1,6 @@
 """One or more examples of every compressed leaf, for the contract suites."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import spartax as sx
-from spartax.arrays import packed
+from spartax.arrays import packed, permuted
 
 DENSE, CONV = (12, 10), (3, 3, 4, 6)
 
@@ -28,6 +29,17 @@ def quantized(shape, bits=8, scale_shape=None, zero=False, seed=1):
     codes = codes_of(shape, bits, seed)
     offset = jnp.asarray(np.random.default_rng(seed).integers(-3, 4, scale_shape), jnp.int8) if zero else None
     return sx.Quantized(packed.pack_codes(codes, bits, -(2 ** (bits - 1))) if bits < 8 else codes, scale, offset)
+
+
+def outputs_first(codes):
+    return permuted.outputs_first(codes, (codes.ndim - 1,), tuple(range(codes.ndim - 1)))
+
+
+def quantized_outputs_first(shape):
+    leaf = quantized(shape, 4)
+    codes = outputs_first(sx.dense(leaf.codes))
+    packed_codes = packed.pack_codes(codes.value, 4, -8, -1)
+    return dataclasses.replace(leaf, codes=sx.Permuted(packed_codes, codes.axes))
 
 
 def masked(shape, kept=0.3, seed=2):
@@ -53,8 +65,10 @@ def examples(shape):
         "Quantized per tensor": quantized(shape, scale_shape=(1,) * len(shape)),
         "Quantized int4 grouped": quantized(shape, 4, grouped),
         "Quantized int3 asymmetric": quantized(shape, 3, grouped, zero=True),
+        "Quantized outputs first": quantized_outputs_first(shape),
         "LowRank": low,
         "LowRank of Quantized": sx.LowRank(quantized(low.left.shape, 4), quantized(low.right.shape)),
         "Sum": sx.Sum((quantized(shape, 4, grouped), low)),
         "Packed": packed.pack_codes(codes_of(shape, 4), 4, -8),
+        "Permuted": outputs_first(codes_of(shape, 8)),
     }

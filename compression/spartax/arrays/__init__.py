@@ -4,6 +4,7 @@ from spartax.arrays.bitmask import Bitmask
 from spartax.arrays.lowrank import LowRank
 from spartax.arrays.masked import Masked
 from spartax.arrays.packed import Packed
+from spartax.arrays.permuted import Permuted
 from spartax.arrays.quantized import Quantized
 from spartax.arrays.sum import Sum
 from spartax.arrays.use import Use
@@ -15,6 +16,7 @@ __all__ = [
     "LowRank",
     "Masked",
     "Packed",
+    "Permuted",
     "Plan",
     "Quantized",
     "Sum",

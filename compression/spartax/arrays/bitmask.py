@@ -9,6 +9,7 @@ import numpy as np
 
 from spartax import checks
 from spartax.arrays import packed, verbs
+from spartax.arrays.permuted import Permuted
 from spartax.records import Array
 
 
@@ -46,6 +47,7 @@ def compact(x: Any, mask: Array) -> Bitmask:
     if not checks.is_concrete(mask):
         raise ValueError("pack: the number of kept weights is only known outside jit; call pack on concrete params.")
     kept = verbs.dense(x)[mask]
+    x = x.value if isinstance(x, Permuted) else x
     if isinstance(x, packed.Packed):
         kept = packed.pack_codes(kept, x.bits, x.low, axis=0)
     return Bitmask(kept, packed.pack_codes(mask, 1, 0))

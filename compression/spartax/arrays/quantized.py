@@ -20,7 +20,8 @@ class Quantized(verbs.Leaf):
     ones but for the output axis is per channel, `I / group` along the input axis is per group.
 
     Attributes:
-      codes: int8 array, or `Packed` at the true width, or `Bitmask` of codes that are mostly zero.
+      codes: int8 array, or `Packed` at the true width, or either `Permuted` to have the outputs first, or `Bitmask` of
+        codes that are mostly zero.
       scale: float.
       zero: zero point in code units, same shape as `scale`; None for a symmetric grid (zero maps to code 0).
       kind: name of the dense dtype.

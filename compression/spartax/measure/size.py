@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from spartax import tree
-from spartax.arrays import Packed, dense, is_leaf, nbytes, pack
+from spartax.arrays import Packed, Permuted, dense, is_leaf, nbytes, pack
 from spartax.records import Params, Path
 
 
@@ -51,10 +51,12 @@ def describe(weight: Any) -> str:
     """A weight in words: the class of a leaf and of the leaves inside it, or the dtype of an array."""
     if isinstance(weight, Packed):
         return f"{weight.bits}-bit"
+    if isinstance(weight, Permuted):
+        return describe(weight.value)
     if not is_leaf(weight):
         return np.dtype(weight.dtype).name
-    inside = jax.tree.leaves(weight, is_leaf=lambda x: is_leaf(x) and x is not weight)
-    names = [describe(x) for x in inside if is_leaf(x)]
+    inside = [x for x in jax.tree.leaves(weight, is_leaf=lambda x: is_leaf(x) and x is not weight) if is_leaf(x)]
+    names = [describe(x) for x in inside if not (isinstance(x, Permuted) and not is_leaf(x.value))]
     return type(weight).__name__ + (f"({', '.join(names)})" if names else "")
 
 

@@ -8,14 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from spartax import catalog, tree
-from spartax.arrays import Masked, Quantized, dense
+from spartax.arrays import Masked, Permuted, Quantized, dense
 from spartax.arrays.packed import pack_codes
+from spartax.arrays.permuted import outputs_first
 from spartax.arrays.verbs import map_arrays
+from spartax.kernels.bits import packed_length
 from spartax.quantize.calibrations.absmax import absmax
 from spartax.quantize.grids import Calibration, Grid, Part, Rounding
 from spartax.quantize.parts import is_quantized, parts
 from spartax.quantize.roundings.nearest import nearest
 from spartax.records import Array, Evidence, Info, Layout, Params, Path, Transform
+
+WASTE = 1.02  # at most so many times the bytes of the codes, for an order that kernels read
 
 Floats = dict[Path, tuple[Array, ...]]
 Encode = Callable[[Array, Part], Quantized]
@@ -43,7 +47,7 @@ def quantize(grid: Grid, calibration: Calibration | None = None, rounding: Round
         wide = weight.astype(jnp.promote_types(weight.dtype, jnp.float32))
         scales = calibration.fit(wide, grid, part)
         codes = rounding.round(wide, scales, grid, part)
-        return Quantized(_stored(codes, grid), scales.scale, scales.zero, weight.dtype.name)
+        return Quantized(_stored(codes, grid, part.layout), scales.scale, scales.zero, weight.dtype.name)
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, Floats]:
         weights = tree.pick(params, evidence.layouts)
@@ -68,22 +72,30 @@ def _blank(path: Path, weight: Any, grid: Grid, layout: Layout) -> Any:
     """The weight with codes of zero: the final structure, before anything is computed."""
     try:
         layouts = iter([layout for _, layout in parts(weight, layout)])
-        return map_arrays(weight, lambda x: _zeros(x, grid, grid.scale_shape(x.shape, next(layouts))))
+        return map_arrays(weight, lambda x: _zeros(x, grid, next(layouts)))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _zeros(x: Array, grid: Grid, shape: tuple[int, ...]) -> Quantized:
+def _zeros(x: Array, grid: Grid, layout: Layout) -> Quantized:
     like: Any = jax.ShapeDtypeStruct
+    shape = grid.scale_shape(x.shape, layout)
     zero = None if grid.symmetric else like(shape, jnp.int8)
-    codes = jax.eval_shape(lambda c: _stored(c, grid), like(x.shape, jnp.int8))
+    codes = jax.eval_shape(lambda c: _stored(c, grid, layout), like(x.shape, jnp.int8))
     blank = Quantized(codes, like(shape, jnp.dtype(grid.scale_dtype)), zero, x.dtype.name)
     return jax.tree.map(lambda s: jnp.asarray(np.zeros(s.shape, s.dtype)), blank)  # from NumPy: nothing to compile
 
 
-@jax.jit(static_argnums=1)
-def _stored(codes: Array, grid: Grid) -> Any:
-    return codes if grid.bits == 8 else pack_codes(codes, grid.bits, grid.low)
+@jax.jit(static_argnums=(1, 2))
+def _stored(codes: Array, grid: Grid, layout: Layout) -> Any:
+    """Outputs first; below 8 bits packed along the inputs, or along the axis that wastes least if that wastes bytes."""
+    kept = outputs_first(codes, layout.outputs, layout.inputs)
+    if grid.bits == 8:
+        return kept
+    value = kept.value if isinstance(kept, Permuted) else kept
+    wasteful = packed_length(value.shape[-1], grid.bits) * 8 > WASTE * value.shape[-1] * grid.bits
+    value = pack_codes(value, grid.bits, grid.low, None if wasteful else -1)
+    return Permuted(value, kept.axes) if isinstance(kept, Permuted) else value
 
 
 def _is_mine(x: Any) -> bool:
