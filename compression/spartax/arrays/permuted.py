@@ -40,7 +40,7 @@ class Permuted(verbs.Leaf):
 
 
 def outputs_first(x: Any, outputs: tuple[int, ...], inputs: tuple[int, ...]) -> Any:
-    """The array `x` kept as `[*rest, *outputs, *inputs]`; `x` itself where that is its order or rest is not in front."""
+    """The array `x` kept as `[*rest, *outputs, *inputs]`; `x` itself where it is so already or rest is not in front."""
     stored, rest = (*outputs, *inputs), x.ndim - len(outputs) - len(inputs)
     if stored == tuple(range(rest, x.ndim)) or set(stored) != set(range(rest, x.ndim)):
         return x
