@@ -32,6 +32,22 @@ def n_of_m(score, n, m, axis):
     return mask
 
 
+def per_output(score, k, inputs):
+    """The k // O best of each output unit; the rest one by one to the units with the best next entry."""
+    mask = np.zeros(score.shape, bool)
+    lines = {}
+    for place in np.ndindex(score.shape):
+        lines.setdefault(tuple(i for a, i in enumerate(place) if a not in inputs), []).append(place)
+    ranked = [sorted(line, key=lambda p: -score[p]) for line in lines.values()]
+    for line in ranked:
+        for place in line[: k // len(ranked)]:
+            mask[place] = True
+    following = sorted(line[k // len(ranked)] for line in ranked) if k % len(ranked) else []
+    for place in sorted(following, key=lambda p: -score[p])[: k % len(ranked)]:
+        mask[place] = True
+    return mask
+
+
 def erk(shapes, density):
     """Densities found by bisection on eps: the total grows with it."""
     raw = [sum(s) / np.prod(s) for s in shapes]

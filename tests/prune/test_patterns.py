@@ -1,4 +1,4 @@
-"""Known answers of the unstructured and N:M patterns."""
+"""Known answers of the patterns."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -64,3 +64,22 @@ def test_n_of_m_refuses_what_does_not_fit():
 def test_bad_group(n, m):
     with pytest.raises(ValueError, match="must be"):
         prune.n_of_m(n, m)
+
+
+def test_per_output_golden():
+    """The kernel of Wanda's comparison groups: 8 of 16 inputs of every output."""
+    kernel = golden.inputs()[0].T
+    mask = prune.per_output()(jnp.abs(jnp.asarray(kernel, jnp.float32)), 48, DENSE)
+    assert np.asarray(mask).sum(0).tolist() == [8] * 6
+    np.testing.assert_allclose(golden.output_error(kernel * np.asarray(mask)), 2778.393, rtol=1e-6)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    st.integers(0, 10**6), st.integers(0, 72), st.sampled_from([((0, 1, 2), (3,)), ((3,), (0, 1, 2)), ((1, 2), (3,))])
+)
+def test_per_output_is_fair_and_breaks_ties_by_index(seed, keep, axes):
+    layout = Layout(*axes, stack=(0,) if axes[0] == (1, 2) else ())
+    score = np.random.default_rng(seed).integers(0, 4, (2, 3, 4, 3)).astype(np.float32)
+    mask = prune.per_output()(jnp.asarray(score), keep, layout)
+    np.testing.assert_array_equal(mask, oracle.per_output(score, keep, layout.inputs))
