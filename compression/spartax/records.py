@@ -80,10 +80,19 @@ class Evidence(NamedTuple):
 
 
 class Criterion(NamedTuple):
-    """Which weights matter. `score(weights, evidence)` gives one float score per entry; **higher = keep**."""
+    """Which weights matter.
+
+    Attributes:
+      needs: fields of the evidence that must be there.
+      score: `(weights, evidence) -> scores`, one float score per entry; **higher = keep**.
+      solve: for criteria that also move the weights they keep: `(weights, evidence) -> (scores, finish)`, whose
+        `finish(path, keep, pattern) -> (weight, mask)` is asked once for each weight when the counts are known. What
+        both halves need is computed once. None when the kept weights stay as they are.
+    """
 
     needs: frozenset[str]
     score: Callable[[Weights, Evidence], Weights]
+    solve: Callable[[Weights, Evidence], tuple[Weights, "Finish"]] | None = None
 
 
 class Allocation(Protocol):
@@ -101,12 +110,17 @@ class Allocation(Protocol):
 class Pattern(Protocol):
     """Which entries are kept: `(score, keep, layout) -> bool mask` of the score's shape with exactly `keep` ones.
 
-    A pattern with a fixed ratio (N:M) declares it with the attribute `sparsity`; `keep` must then agree with it.
+    A pattern with a fixed ratio (N:M) declares it with the attribute `sparsity`; `keep` must then agree with it. One
+    that may be asked for a few input columns of a matrix `[outputs, inputs]` at a time, whatever it said about the
+    others, declares how many it needs together with the attribute `span` (1: any; N:M: m).
     """
 
     def __call__(self, score: Array, keep: int, layout: Layout) -> Array:
         """The mask."""
         ...
+
+
+Finish = Callable[[Path, int, Pattern], tuple[Array, Array]]  # (path, keep, pattern) -> (weight, mask)
 
 
 class Transform(NamedTuple):

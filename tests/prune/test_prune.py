@@ -11,6 +11,7 @@ from tests.oracles import golden
 from tests.oracles import prune as oracle
 
 WEIGHTS, GIVEN = plugs.draw(), plugs.evidence()
+ONE = plugs.evidence({"dense": WEIGHTS["dense"]})
 
 
 def masks(transform, params=WEIGHTS, given=GIVEN):
@@ -158,3 +159,46 @@ def test_sharded_weights_get_the_same_masks():
     placed = {p: jax.device_put(w, sharding) for p, w in weights.items()}
     one, eight = (masks(prune.prune(prune.magnitude()), w, given) for w in (weights, placed))
     jax.tree.map(np.testing.assert_array_equal, one, eight)
+
+
+def halving(pattern_seen):
+    """A criterion that keeps what is large and halves it."""
+
+    def solve(weights, evidence):
+        scores = prune.magnitude().score(weights, evidence)
+
+        def finish(path, keep, pattern):
+            pattern_seen.append((path, keep, pattern))
+            mask = pattern(scores[path], keep, evidence.layouts[path])
+            return jnp.where(mask, weights[path] / 2, 0), mask
+
+        return scores, finish
+
+    return prune.magnitude()._replace(solve=solve)
+
+
+def test_a_criterion_may_move_the_weights_it_keeps():
+    seen = []
+    params = {"w": jnp.array([[1.0, -2.0], [8.0, 4.0]])}
+    transform = prune.prune(halving(seen), 0.5, prune.uniform())
+    (pruned, info) = plugs.run(transform, params, Evidence({"w": Layout((0,), (1,))}))
+    np.testing.assert_array_equal(plugs.dense(pruned["w"]), [[0, 0], [4, 2]])
+    assert info["w"]["kept"] == 2
+    assert seen == [("w", 2, prune.unstructured())]
+
+
+def test_weights_that_are_fixed_already_cannot_be_moved():
+    quantized = plugs.run(quantize.quantize(quantize.integer(4)), {"dense": WEIGHTS["dense"]}, ONE)[0]
+    transform = prune.prune(halving([]), 0.5)
+    params, state = transform.init(quantized, ONE)
+    with pytest.raises(ValueError, match="dense: this criterion moves the weights it keeps, and a Quantized is fixed"):
+        transform.update(params, state, ONE)
+
+
+def test_errors_while_a_weight_is_finished_name_it():
+    def finish(path, keep, pattern):
+        raise ValueError("no way")
+
+    criterion = prune.magnitude()._replace(solve=lambda w, e: (prune.magnitude().score(w, e), finish))
+    with pytest.raises(ValueError, match="dense: no way"):
+        plugs.run(prune.prune(criterion, 0.5), {"dense": WEIGHTS["dense"]}, ONE)

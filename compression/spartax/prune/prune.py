@@ -1,5 +1,6 @@
 """`prune`: a criterion, an allocation and a pattern joined into one transform."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spartax import catalog, checks, tree
-from spartax.arrays import Masked, dense
+from spartax.arrays import Masked, dense, is_leaf
 from spartax.prune.allocations.pooled import pooled
 from spartax.prune.allocations.uniform import uniform
 from spartax.prune.patterns.unstructured import unstructured
@@ -17,12 +18,14 @@ from spartax.records import (
     Array,
     Criterion,
     Evidence,
+    Finish,
     Info,
     Layout,
     Params,
     Path,
     Pattern,
     Transform,
+    Weights,
 )
 
 
@@ -38,7 +41,8 @@ def prune(
 
     `init` keeps everything; `update` scores the weights under their masks (a removed entry may come back), lets the
     allocation say how many each weight keeps, and the pattern which. Weights that were compressed before stay so under
-    the mask: pruning a `Quantized` gives `Masked(Quantized)`.
+    the mask: pruning a `Quantized` gives `Masked(Quantized)`. A criterion with `solve` also moves the entries that are
+    kept, which codes and factors do not allow.
 
     Args:
       criterion: which weights matter, such as `prune.magnitude()`.
@@ -50,7 +54,7 @@ def prune(
 
     Raises:
       ValueError: sparsity outside [0, 1), or not what the pattern fixes; at use, scores that are not finite, a weight
-        that the pattern does not fit, or one left with no entries.
+        that the pattern does not fit, one left with no entries, or a compressed one that the criterion would move.
     """
     pattern = pattern or unstructured()
     fixed = getattr(pattern, "sparsity", None)
@@ -64,21 +68,21 @@ def prune(
         weights = tree.pick(params, evidence.layouts)
         if fixed is not None:
             for path, w in weights.items():  # a weight that does not fit is found before anything is computed
-                _named(path, pattern, _shape(w), round((1 - fixed) * _shape(w).size), evidence.layouts[path])
+                _named(path, _fits, pattern, w.shape, round((1 - fixed) * math.prod(w.shape)), evidence.layouts[path])
         whole = {path: Masked(w, jnp.asarray(np.ones(w.shape, np.bool_))) for path, w in weights.items()}
         return tree.replace(params, whole), {path: _depth(w) for path, w in weights.items()}
 
     def update(params: Params, state: dict[Path, int], evidence: Evidence) -> tuple[Params, dict[Path, int], Info]:
         catalog.require(criterion.needs, evidence)
-        leaves = tree.pick(params, state)
-        scores = criterion.score({p: _dense(_inside(w, state[p])) for p, w in leaves.items()}, evidence)
+        inside = {path: _inside(w, state[path]) for path, w in tree.pick(params, state).items()}
+        scores, finish = _ranked(criterion, inside, evidence)
         for path, score in scores.items():
             checks.finite(f"the score of {path}", score)
         counts = _counted(allocation(scores, sparsity, evidence), allow_empty)
-        layouts = evidence.layouts
-        masks = {p: _named(p, pattern, score, counts[p], layouts[p]) for p, score in scores.items()}
-        masked = {p: _remask(w, state[p], masks[p]) for p, w in leaves.items()}
-        return tree.replace(params, masked), state, {p: _report(m, counts[p], layouts[p]) for p, m in masks.items()}
+        pruned = {path: Masked(*_named(path, finish, path, counts[path], pattern)) for path in scores}
+        new = {path: _exchange(w, state[path], pruned[path]) for path, w in tree.pick(params, state).items()}
+        info = {path: _report(w.mask, counts[path], evidence.layouts[path]) for path, w in pruned.items()}
+        return tree.replace(params, new), state, info
 
     return Transform(criterion.needs, init, update)
 
@@ -86,18 +90,31 @@ def prune(
 _dense = jax.jit(dense)
 
 
-def _named(path: Path, pattern: Pattern, score: Any, keep: int, layout: Layout) -> Array:
-    """The mask (its shape alone for a score that is only a shape), with the path in front of errors."""
+def _ranked(criterion: Criterion, inside: Weights, evidence: Evidence) -> tuple[Weights, Finish]:
+    """The scores, and how a weight is finished: by the criterion, or by the pattern alone."""
+    weights = {path: _dense(w) for path, w in inside.items()}
+    if criterion.solve is not None:
+        for path, w in inside.items():
+            if is_leaf(w):
+                raise ValueError(
+                    f"{path}: this criterion moves the weights it keeps, and a {type(w).__name__} is fixed already; "
+                    "prune first, then compress further."
+                )
+        return criterion.solve(weights, evidence)
+    scores = criterion.score(weights, evidence)
+    return scores, lambda path, keep, pattern: (inside[path], pattern(scores[path], keep, evidence.layouts[path]))
+
+
+def _named(path: Path, function: Callable[..., Any], *args: Any) -> Any:
+    """The result of the function, with the path in front of its errors."""
     try:
-        if isinstance(score, jax.ShapeDtypeStruct):
-            return jax.eval_shape(lambda s: pattern(s, keep, layout), score)
-        return pattern(score, keep, layout)
+        return function(*args)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _shape(weight: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(weight.shape, jnp.float32)
+def _fits(pattern: Pattern, shape: tuple[int, ...], keep: int, layout: Layout) -> None:
+    jax.eval_shape(lambda score: pattern(score, keep, layout), jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
 def _counted(counts: dict[Path, int], allow_empty: bool) -> dict[Path, int]:
@@ -128,9 +145,9 @@ def _inside(weight: Any, depth: int) -> Any:
     return found[0]
 
 
-def _remask(weight: Any, depth: int, mask: Array) -> Any:
+def _exchange(weight: Any, depth: int, new: Masked) -> Any:
     mine = _is_mine(depth)
-    return jax.tree.map(lambda x: Masked(x.weight, mask) if mine(x) else x, weight, is_leaf=mine)
+    return jax.tree.map(lambda x: new if mine(x) else x, weight, is_leaf=mine)
 
 
 def _report(mask: Array, keep: int, layout: Layout) -> dict[str, Any]:

@@ -41,6 +41,11 @@ class _Groups(NamedTuple):
         """The removed fraction, which is fixed."""
         return 1 - self.n / self.m
 
+    @property
+    def span(self) -> int:
+        """A group is decided at once."""
+        return self.m
+
     def __call__(self, score: Array, keep: int, layout: Layout) -> Array:
         n, m = self
         axis = layout.inputs[-1] if layout.inputs else 0
