@@ -68,6 +68,8 @@ def examples(shape):
         "Quantized outputs first": quantized_outputs_first(shape),
         "LowRank": low,
         "LowRank of Quantized": sx.LowRank(quantized(low.left.shape, 4), quantized(low.right.shape)),
+        "Scored": sx.Scored(normal(*shape), normal(*shape, seed=5), jnp.int32(np.prod(shape) // 3)),
+        "Scored by value": sx.Scored(normal(*shape), normal(*shape, seed=5), jnp.int32(np.prod(shape) // 3), False),
         "Sum": sx.Sum((quantized(shape, 4, grouped), low)),
         "Packed": packed.pack_codes(codes_of(shape, 4), 4, -8),
         "Permuted": outputs_first(codes_of(shape, 8)),

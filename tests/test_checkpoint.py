@@ -14,7 +14,7 @@ from flax import linen, nnx
 from flax.core import FrozenDict
 
 from spartax import checkpoint
-from spartax.arrays import Bitmask, LowRank, Masked, Quantized, Sum, is_leaf, nbytes, pack
+from spartax.arrays import Bitmask, LowRank, Masked, Quantized, Scored, Sum, is_leaf, nbytes, pack
 from spartax.arrays.packed import pack_codes
 
 pytestmark = pytest.mark.core
@@ -46,6 +46,7 @@ def trees():
     return {
         "masked": sparse((9, 7)),
         "bitmask": pack(sparse((9, 7))),
+        "scored": Scored(normal((9, 7)), normal((9, 7), 1), jnp.int32(20), False),
         "empty": pack(Masked(normal((4, 4)), jnp.zeros((4, 4), bool))),
         "packed": pack_codes(codes((5, 7), 3), 3, -4),
         "int8_asymmetric": q8,

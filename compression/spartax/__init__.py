@@ -4,7 +4,20 @@ A compressed weight is a value: a leaf of the params pytree such as `LowRank` or
 `compressed(apply_fn)` runs any JAX function on such params, `spartax.attacks` and `spartax.measure` say what is left.
 """
 
-from spartax.arrays import Bitmask, LowRank, Masked, Packed, Permuted, Quantized, Sum, dense, matmul, nbytes, pack
+from spartax.arrays import (
+    Bitmask,
+    LowRank,
+    Masked,
+    Packed,
+    Permuted,
+    Quantized,
+    Scored,
+    Sum,
+    dense,
+    matmul,
+    nbytes,
+    pack,
+)
 from spartax.checkpoint import restore, save
 from spartax.compress import chain, compress
 from spartax.kernels.paths import kernels
@@ -21,6 +34,7 @@ __all__ = [
     "Packed",
     "Permuted",
     "Quantized",
+    "Scored",
     "Sum",
     "chain",
     "collect",

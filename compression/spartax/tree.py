@@ -62,15 +62,27 @@ def is_floating(x: Any) -> bool:
     return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
 
 
-def split(params: Params) -> tuple[Params, Params]:
+def split(params: Params, rule: Rule | None = None) -> tuple[Params, Params]:
     """`(trainable, fixed)`: floating arrays, and everything else (codes, masks); `merge` undoes it.
 
     Both have the structure of `params` with None in the places of the other, so `jax.grad` and optax see only what can
     be trained. Scales and factors inside compressed leaves are trainable.
+
+    Args:
+      params: tree of arrays and compressed leaves.
+      rule: `(path, array) -> bool`, which floating arrays are trained; all of them when left out. The path of an array
+        inside a leaf ends in its field: `"dense/kernel/scores"`.
+
+    Raises:
+      ValueError: the rule says yes to none of them.
     """
-    trainable = jax.tree.map(lambda x: x if is_floating(x) else None, params)
-    fixed = jax.tree.map(lambda x: None if is_floating(x) else x, params)
-    return trainable, fixed
+    flat, treedef = jax.tree_util.tree_flatten_with_path(params)
+    trained = [is_floating(x) and (rule is None or bool(rule(path_name(keys), x))) for keys, x in flat]
+    if rule is not None and not any(trained):
+        known = ", ".join([path_name(keys) for keys, x in flat if is_floating(x)][:8])
+        raise ValueError(f"rule trains no floating array; params have {known}, ...")
+    trainable = treedef.unflatten([x if yes else None for yes, (_, x) in zip(trained, flat)])
+    return trainable, treedef.unflatten([None if yes else x for yes, (_, x) in zip(trained, flat)])
 
 
 def merge(trainable: Params, fixed: Params) -> Params:

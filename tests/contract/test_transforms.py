@@ -17,6 +17,8 @@ from tests import plugs
 pytestmark = pytest.mark.core
 JOINS = {
     "prune": lambda: prune.prune(prune.magnitude(), 0.75),
+    "learnt_scores": lambda: prune.learnt_scores(0.75),
+    "movement": lambda: prune.movement(0.75),
     "factorize": lambda: lowrank.factorize(lowrank.svd(), lowrank.fixed(4)),
     "quantize": lambda: quantize.quantize(quantize.integer(4, group=4)),
     "compensate": lambda: chain(
@@ -27,6 +29,9 @@ JOINS = {
         prune.prune(prune.magnitude(), 0.5, prune.uniform()),
         quantize.quantize(quantize.integer(4)),
         lowrank.compensate(lowrank.svd(), lowrank.fixed(2)),
+    ),
+    "learnt_scores, quantize": lambda: chain(
+        prune.learnt_scores(0.5, prune.pooled()), quantize.quantize(quantize.integer(8))
     ),
     "factorize, quantize": lambda: chain(
         lowrank.factorize(lowrank.svd(), lowrank.byte_budget(0.5)), quantize.quantize(quantize.integer(8))
@@ -83,7 +88,7 @@ def test_only_the_selection_is_touched(transform):
     assert set(info) == set(GIVEN.layouts)
     jax.tree.map(np.testing.assert_array_equal, PARAMS, before)
     for path, w in tree.pick(params, GIVEN.layouts).items():
-        assert isinstance(w, sx.Masked | sx.LowRank | sx.Quantized | sx.Sum)
+        assert isinstance(w, sx.Masked | sx.Scored | sx.LowRank | sx.Quantized | sx.Sum)
         assert w.shape == GIVEN.originals[path].shape
         assert w.dtype == jnp.float32
         assert np.isfinite(np.asarray(plugs.dense(w))).all()

@@ -6,6 +6,7 @@ from spartax.arrays.masked import Masked
 from spartax.arrays.packed import Packed
 from spartax.arrays.permuted import Permuted
 from spartax.arrays.quantized import Quantized
+from spartax.arrays.scored import Scored
 from spartax.arrays.sum import Sum
 from spartax.arrays.use import Use
 from spartax.arrays.verbs import Leaf, Plan, dense, is_leaf, matmul, nbytes, pack
@@ -19,6 +20,7 @@ __all__ = [
     "Permuted",
     "Plan",
     "Quantized",
+    "Scored",
     "Sum",
     "Use",
     "dense",

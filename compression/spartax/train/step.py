@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from spartax import tree
-from spartax.records import ApplyFn, Array, Params
+from spartax.records import ApplyFn, Array, Params, Rule
 from spartax.train.network import Loss, Network, TrainApply
 
 
@@ -40,19 +40,20 @@ class State(NamedTuple):
 Step = Callable[[State, Array, Array, Array], tuple[State, Array]]  # (state, key, x, y) -> (state, loss)
 
 
-def init_state(variables: Params, tx: optax.GradientTransformation) -> State:
+def init_state(variables: Params, tx: optax.GradientTransformation, rule: Rule | None = None) -> State:
     """The state before the first step.
 
     Args:
       variables: a params tree, or Flax collections `{"params": ..., "batch_stats": ...}`, of which only params are
         trained. Compressed leaves are welcome.
       tx: optimizer.
+      rule: `(path, array) -> bool`, which floating arrays of the params are trained (`tree.split`); all when left out.
     """
     in_collections = isinstance(variables, dict) and "params" in variables
     params = variables["params"] if in_collections else variables
     others = {name: value for name, value in variables.items() if name != "params"} if in_collections else None
     # copies, because `make_step` reuses the memory of a state
-    trainable, fixed, others = jax.tree.map(jnp.array, (*tree.split(params), others))
+    trainable, fixed, others = jax.tree.map(jnp.array, (*tree.split(params, rule), others))
     return State(trainable, fixed, others, tx.init(trainable), jnp.zeros((), jnp.int32))
 
 

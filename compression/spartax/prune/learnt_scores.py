@@ -1,0 +1,107 @@
+"""Learnt scores: which weights matter is found by training, under any loss."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from spartax import checks, tree
+from spartax.arrays import Masked, Scored, dense
+from spartax.arrays import scored as leaf
+from spartax.prune.allocations.uniform import uniform
+from spartax.records import Allocation, Array, Evidence, Info, Layout, Params, Path, Transform
+
+Start = Callable[[Array, Layout], Array]  # (dense weight, layout) -> first scores, same shape
+
+
+def learnt_scores(sparsity: float = 0.9, allocation: Allocation | None = None) -> Transform:
+    """HYDRA: each weight becomes `Scored`, under the mask of its top `|scores|`, which training moves straight through.
+
+    Scores begin at `sqrt(6 / fan_in) W / max|W|`, one maximum for each layer, so that step 0 is layer-wise magnitude
+    pruning; they then follow `sign(s) * (dL/dw * W)`. The stages of the paper, all under one robust loss `L`:
+
+    1. train the dense network;
+    2. `params, state = learnt_scores(0.9).init(params, evidence)` (or `compress`), then train the scores alone:
+       `train.init_state(variables, tx, rule=lambda path, x: path.endswith("/scores"))` (add the norms to the rule where
+       there are any), with the loss, say `train.pgd_at(attack)`: the attack then sees the pruned network;
+    3. `prune.finish(params)` fixes the masks, and the same loss trains the weights that are left.
+
+    `update` sets the kept counts to its sparsity, which a schedule may raise without retracing, and reports.
+    See Sehwag et al., HYDRA: Pruning Adversarially Robust Neural Networks, arXiv 2002.10509.
+
+    Args:
+      sparsity: removed fraction, in [0, 1).
+      allocation: counts of each weight; `prune.uniform()` when left out.
+
+    Raises:
+      ValueError: sparsity outside [0, 1); at use, a weight left with no entries, or params without scores.
+    """
+    return scored("learnt_scores", magnitude_start, sparsity, allocation, absolute=True)
+
+
+def magnitude_start(weight: Array, layout: Layout) -> Array:
+    """`sqrt(6 / fan_in) W / max|W|` in float32; the maximum is over each layer of a stack. Zeros stay zeros."""
+    fan_in = math.prod(weight.shape[axis] for axis in layout.inputs)
+    weight = weight.astype(jnp.float32)
+    axes = tuple(axis for axis in range(weight.ndim) if axis not in layout.stack)
+    largest = jnp.max(jnp.abs(weight), axes, keepdims=True)
+    return math.sqrt(6 / fan_in) * weight / jnp.where(largest > 0, largest, 1.0)
+
+
+def scored(method: str, start: Start, sparsity: float, allocation: Allocation | None, *, absolute: bool) -> Transform:
+    """The transform that wraps weights in `Scored` leaves, with the scores `start` gives."""
+    checks.in_range("sparsity", sparsity, 0.0, 1.0, open_high=True)
+    allocation = allocation or uniform()
+
+    def counted(leaves: dict[Path, Scored], evidence: Evidence) -> dict[Path, Scored]:
+        size = jnp.abs if absolute else jnp.asarray
+        counts = allocation({path: size(x.scores) for path, x in leaves.items()}, sparsity, evidence)
+        empty = [path for path, keep in counts.items() if keep == 0]
+        if empty:
+            raise ValueError(f"{', '.join(empty)}: no weight would be left; lower the sparsity.")
+        return {p: Scored(x.weight, x.scores, jnp.int32(counts[p]), absolute) for p, x in leaves.items()}
+
+    def init(params: Params, evidence: Evidence) -> tuple[Params, dict]:
+        begin = jax.jit(lambda w, layout: start(dense(w), layout), static_argnums=1)
+        weights = tree.pick(params, evidence.layouts)
+        first = {p: Scored(w, begin(w, evidence.layouts[p]), jnp.int32(0), absolute) for p, w in weights.items()}
+        return tree.replace(params, counted(first, evidence)), {}
+
+    def update(params: Params, state: dict, evidence: Evidence) -> tuple[Params, dict, Info]:
+        weights = tree.pick(params, evidence.layouts)
+        new = counted({path: _own(path, w) for path, w in weights.items()}, evidence)
+        put = {path: _exchanged(w, new[path]) for path, w in weights.items()}
+        return tree.replace(params, put), state, {path: _report(method, x) for path, x in new.items()}
+
+    return Transform(frozenset(), init, update)
+
+
+def finish(params: Params) -> Params:
+    """The params whose learnt masks are fixed: every `Scored` becomes `Masked`, ready for fine-tuning or `pack`."""
+    return jax.tree.map(lambda x: _fixed(x) if _is_scored(x) else x, params, is_leaf=_is_scored)
+
+
+_fixed: Callable[[Scored], Masked] = jax.jit(leaf.fixed)
+
+
+def _is_scored(x: Any) -> bool:
+    return isinstance(x, Scored)
+
+
+def _own(path: Path, weight: Any) -> Scored:
+    """The scored weight, which a later transform may have wrapped."""
+    found = [x for x in jax.tree.leaves(weight, is_leaf=_is_scored) if _is_scored(x)]
+    if not found:
+        raise ValueError(f"{path} holds no learnt scores; call init of this transform first.")
+    return found[0]
+
+
+def _exchanged(weight: Any, new: Scored) -> Any:
+    return jax.tree.map(lambda x: new if _is_scored(x) else x, weight, is_leaf=_is_scored)
+
+
+def _report(method: str, scored: Scored) -> dict[str, Any]:
+    keep, size = int(scored.keep), scored.scores.size
+    return {"method": method, "kept": keep, "size": size, "sparsity": 1 - keep / size}
