@@ -113,9 +113,9 @@ def write(params: Params, path: pathlib.Path) -> tuple[int, int]:
 def attack(bench: Bench, network: Partial, params: Params) -> measure.Robustness:
     """Attacks follow the gradients of the dense form, which all rows share; the compressed network is judged."""
     test = bench.subject.test
-    surrogate = Partial(bench.subject.apply_fn, jax.jit(dense)(params))
+    routes = {"dense form": Partial(bench.subject.apply_fn, jax.jit(dense)(params))}
     key = jax.random.key(bench.options.seed)
-    return measure.robustness(bench.attacks, network, test.x, test.y, key, BATCH, surrogate=surrogate)
+    return measure.robustness(bench.attacks, network, test.x, test.y, key, BATCH, routes=routes)
 
 
 def doubts(bench: Bench, network: Partial) -> list[str]:

@@ -10,11 +10,12 @@ import pytest
 from spartax import attacks
 from spartax.attacks import evaluation, journal, survivors, threats, versions
 from spartax.attacks.result import as_fraction
+from spartax.program import straight_through
 from tests.attacks import golden, nets
 
 KEY = jax.random.key(0)
 FAST = (
-    attacks.apgd(0.02, steps=6)._replace(name="apgd-ce"),
+    attacks.apgd(0.02, steps=6).named("apgd-ce"),
     attacks.apgd_targeted(0.02, steps=6, targets=2),
     attacks.square(0.02, queries=40),
 )
@@ -43,8 +44,9 @@ def shared_compilations():
         yield
 
 
-def evaluate(logits_fn, x, y, *, key=KEY, index=None, version=FAST, eps=0.02, norm="linf", **options):
-    return attacks.autoattack(eps, norm, version, verbose=False, **options)(key, logits_fn, x, y, index=index)
+def evaluate(logits_fn, x, y, *, key=KEY, index=None, routes=None, version=FAST, eps=0.02, norm="linf", **options):
+    evaluator = attacks.autoattack(eps, norm, version, verbose=False, **options)
+    return evaluator(key, logits_fn, x, y, index=index, routes=routes)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,41 @@ def same(one, two, *, atol=1e-6):
     for first, second in zip(one.broken_by, two.broken_by):
         np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(one.x_adv, two.x_adv, atol=atol)
+
+
+def test_trust_is_part_of_the_result(case, result):
+    logits_fn, x, y = case
+    alone = attacks.trust(KEY, logits_fn, x, y, eps=0.02)
+    assert result.trust.warnings == alone.warnings == result.warnings == ()
+    assert (result.trust.randomized, result.trust.zero_gradient_start, result.trust.probabilities) == (0.0, 0.0, False)
+    np.testing.assert_allclose(result.trust.agreement, alone.agreement, atol=0.02)
+    assert json.loads(result.to_json())["trust"]["agreement"] == result.trust.agreement
+    assert result.passes["trust"] == (40 * 24, 40 * 3)
+    assert result.seconds["trust"] > 0
+    silent = evaluate(logits_fn, x, y, version=FAST[:1], trust=False)
+    assert silent.trust is None
+    assert "trust" not in silent.seconds
+    assert json.loads(silent.to_json())["trust"] is None
+
+
+def test_rounding_is_seen_through_by_trust_and_by_routes(case):
+    """Robust to APGD along its own gradients, which are zero; not along those of its straight-through form."""
+    logits_fn, x, _ = case
+
+    def stairs(weights, x):
+        return jnp.round(3 * logits_fn.func(weights, x)) / 3
+
+    judged, through = (jax.tree_util.Partial(f, *logits_fn.args) for f in (stairs, straight_through(stairs)))
+    y = jnp.argmax(judged(x), axis=1)
+    found = evaluate(judged, x, y, version=(FAST[0], FAST[2]), routes={"straight-through": through}, eps=0.02)
+    assert list(found.accuracy_after) == ["apgd-ce", "square", "apgd-ce by straight-through"]
+    assert found.accuracy_after["apgd-ce"] > 0.9
+    assert found.robust_accuracy < 0.7 * found.accuracy_after["square"]
+    assert found.trust.zero_gradient_clean == 1.0
+    assert [words.split(":")[0] for words in found.warnings][:2] == ["zero gradient", "zero gradient"]
+    assert found.warnings[-1].startswith("routes: they broke")
+    np.testing.assert_array_equal(np.argmax(judged(found.x_adv), axis=1) == y, found.robust)
+    assert found.settings["routes"] == ["straight-through"]
 
 
 @pytest.mark.slow
@@ -169,6 +206,7 @@ def test_a_killed_run_continues_to_the_same_result(case, tmp_path, monkeypatch, 
         if field.name != "seconds":
             jax.tree.map(np.testing.assert_array_equal, getattr(resumed, field.name), getattr(whole, field.name))
     count = len(ran)
+    monkeypatch.setattr(evaluation, "check_trust", None)  # what was found before the kill is kept
     again = evaluate(*case, batch_size=16, state=tmp_path / "run")
     assert len(ran) == count  # a finished run is only read
     np.testing.assert_array_equal(again.x_adv, whole.x_adv)
@@ -325,9 +363,9 @@ def test_bad_input_is_refused(case, changed, said):
 
 def test_work_left_shrinks_with_the_survivors(case):
     members = [attacks.apgd(0.02, steps=9), attacks.square(0.02, queries=100)]
-    tools = evaluation.equip(members, 10, (), [])
+    tools = evaluation.equip(members, 0.02, "linf", 10, (), [])
     _, x, y = case
-    job = evaluation.Job(tools, None, x, y, None, {}, None, False)
+    job = evaluation.Job(tools, MODULE.sequence(tools, {"": case[0]}), None, x, y, None, {}, None, False)
     ledger = journal.fresh(np.asarray(x), np.asarray(y), np.eye(4)[np.asarray(y)])
     assert evaluation.work_left(job, ledger, 40) == 40 * 10 * 3 + 40 * 100
     ledger.robust[:30] = False

@@ -142,9 +142,29 @@ def test_eight_devices_give_what_one_gives(name, norm):
     np.testing.assert_array_equal(LOGITS_FN(found).argmax(1), LOGITS_FN(alone).argmax(1))
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", FACTORIES)
-def test_works_under_shard_map(name):
+def some(marked):
+    """Every attack at night, these two always."""
+    return [pytest.param(name, marks=() if name in marked else pytest.mark.nightly) for name in FACTORIES]
+
+
+@pytest.mark.parametrize("name", some({"apgd"}))
+def test_works_on_a_mesh_with_explicit_axes(name):
+    """Images and weights lie on the mesh, inside jit and outside."""
+    norm = next(norm for other, norm in CASES if other == name)
+    attack, mesh = build(name, norm, radius(norm)), jax.make_mesh((8,), ("batch",), (jax.sharding.AxisType.Explicit,))
+    x, y, index = jax.device_put((X, Y, jnp.arange(8)), jax.sharding.NamedSharding(mesh, BATCH))
+    weight = jax.device_put(WEIGHT, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    logits_fn = jax.tree_util.Partial(lambda w, x: (x.reshape(x.shape[0], -1) - 0.5) @ w, weight)
+    found = jax.jit(lambda f, x, y, index: attack(KEY, f, x, y, index=index))(logits_fn, x, y, index)
+    assert jax.typeof(found).sharding == jax.typeof(x).sharding
+    np.testing.assert_allclose(found, attacked(name, norm), atol=1e-6)
+    with pytest.raises(ValueError, match="x must lie in"):
+        attack(KEY, logits_fn, x + 1, y, index=index)
+
+
+@pytest.mark.parametrize("name", some({"pgd"}))
+@pytest.mark.parametrize("check", [pytest.param(False, marks=pytest.mark.nightly), True])
+def test_works_under_shard_map(name, check):
     norm = next(norm for other, norm in CASES if other == name)
     attack = build(name, norm, radius(norm))
     split = jax.shard_map(
@@ -152,7 +172,7 @@ def test_works_under_shard_map(name):
         mesh=MESH,
         in_specs=BATCH,
         out_specs=BATCH,
-        check_vma=False,
+        check_vma=check,
     )
     np.testing.assert_allclose(jax.jit(split)(X, Y, jnp.arange(8)), attacked(name, norm), atol=1e-6)
 

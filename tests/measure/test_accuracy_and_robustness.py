@@ -129,15 +129,50 @@ def test_networks_of_one_structure_share_a_compilation():
     assert clean[0] == clean[2] == EXPECTED.sum() != clean[1]
 
 
-def test_the_verdict_is_that_of_the_network_not_of_the_surrogate():
+def test_the_verdict_is_that_of_the_network_whatever_the_route():
     network, other = Partial(linear, {"w": W}), Partial(linear, {"w": -W})
     attack = {"fgsm": attacks.fgsm(0.1)}
-    own, transferred = (measure.robustness(attack, network, X, Y, KEY, surrogate=s) for s in (network, other))
+    own, transferred = (measure.robustness(attack, network, X, Y, KEY, routes={"it": s}) for s in (network, other))
     np.testing.assert_array_equal(own.clean, EXPECTED)
     np.testing.assert_array_equal(transferred.clean, EXPECTED)
     assert own.worst.sum() < EXPECTED.sum()
     # climbing the loss of -W lowers the loss of W
     np.testing.assert_array_equal(transferred.worst, EXPECTED)
+
+
+def test_rounding_that_hides_gradients_is_seen_by_the_other_routes():
+    """A staircase looks perfectly robust to PGD along its own gradients, which are zero, and is not."""
+    weights = jnp.asarray(np.random.default_rng(3).standard_normal((48, 4)), jnp.float32)
+    x = np.random.default_rng(4).uniform(0.3, 0.7, (12, 4, 4, 3)).astype(np.float32)
+
+    def stairs(w, x):
+        return jnp.round(2 * (x.reshape(len(x), -1) - 0.5) @ w) / 2
+
+    def parent(w, x):
+        return (x.reshape(len(x), -1) - 0.5) @ w
+
+    judged, through, dense = (Partial(f, weights) for f in (stairs, program.straight_through(stairs), parent))
+    y = np.argmax(judged(x), axis=1).astype(np.int32)
+    routes = {"own": judged, "straight-through": through, "dense parent": dense}
+    suite = {"pgd": attacks.pgd(0.05, steps=10), "square": attacks.square(0.05, queries=60)}
+    plain = measure.robustness({"pgd": suite["pgd"]}, judged, x, y, KEY)
+    assert plain.worst.mean() > 0.8
+    assert plain.masking == 0.0
+    found = measure.robustness(suite, judged, x, y, KEY, routes=routes)
+    assert list(found.routes) == ["own", "straight-through", "dense parent", "queries"]
+    np.testing.assert_array_equal(found.routes["own"], plain.worst)
+    np.testing.assert_array_equal(found.routes["queries"], found.robust["square"])
+    np.testing.assert_array_equal(found.worst, np.logical_and.reduce(list(found.routes.values())))
+    assert max(found.routes[name].mean() for name in ("straight-through", "dense parent", "queries")) < 0.5
+    assert found.worst.mean() < 0.1
+    assert found.masking == pytest.approx(plain.worst.mean() - found.worst.mean())
+    left = found.clean.copy()
+    for name, flags in found.routes.items():
+        np.testing.assert_array_equal(found.route == name, left & ~flags)
+        left &= flags
+    np.testing.assert_array_equal(found.route == "", left)
+    with pytest.raises(ValueError, match="routes must hold at least one network"):
+        measure.robustness(suite, judged, x, y, KEY, routes={})
 
 
 def test_logits_that_are_not_numbers_are_wrong():

@@ -8,6 +8,7 @@ from spartax.attacks import losses, threats
 from spartax.attacks.apgd import apgd
 from spartax.attacks.apgd_targeted import apgd_targeted
 from spartax.attacks.autoattack import autoattack
+from spartax.attacks.bpda import bpda
 from spartax.attacks.cw import cw
 from spartax.attacks.fab import fab
 from spartax.attacks.fgsm import fgsm
@@ -24,6 +25,7 @@ __all__ = [
     "apgd",
     "apgd_targeted",
     "autoattack",
+    "bpda",
     "cw",
     "fab",
     "fgsm",

@@ -8,7 +8,7 @@ import optax
 
 from spartax import checks
 from spartax.attacks import losses, objective, threats
-from spartax.attacks.network import Problem, problem
+from spartax.attacks.network import Problem, on_any_mesh, problem
 from spartax.records import Array, Attack, LogitsFn
 
 UNBOUNDED = 1e10  # the weight above which none has succeeded yet
@@ -82,6 +82,7 @@ def cw(
         checks.in_range(name, value, 0.0, float("inf"), open_high=True)
     settings = Settings(norm, steps, searches, learning_rate, confidence, initial)
 
+    @on_any_mesh
     def attack(key: Array, logits_fn: LogitsFn, x: Array, y: Array, *, index: Array | None = None) -> Array:
         given = problem(key, logits_fn, x, y, index)
         clean = objective.forward(given.network, losses.margin, given.x, given.y, given.keys)

@@ -14,9 +14,10 @@ from spartax.attacks.network import network
 from spartax.attacks.progress import Bar
 from spartax.attacks.result import AutoAttackResult, BrokenBy
 from spartax.attacks.resumable import Resumable, Rows
-from spartax.attacks.trust import square_wins
+from spartax.attacks.trust import BACKWARDS, DRAWS, FORWARDS, Probe, judge, prober, routes_win, square_wins
 from spartax.records import Array
 
+TRUSTED = 64  # examples on which the gradients are checked
 SLACK = 1e-6  # what float32 rounding may add to a distance or a pixel
 
 
@@ -26,6 +27,7 @@ class Tools(NamedTuple):
     Attributes:
       calls: the attacks in their order.
       forward: `(model, x, words of the keys) -> logits`, jitted.
+      probe: `trust.prober`, jitted, with words in the place of the keys.
       place: puts the arrays of a batch on the devices.
       share: the number of devices.
       warnings: what there is to say about the choice of attacks.
@@ -33,17 +35,27 @@ class Tools(NamedTuple):
 
     calls: list[survivors.Compiled]
     forward: Callable[..., Array]
+    probe: Callable[..., Probe]
     place: Callable[[Any], Any]
     share: int
     warnings: list[str]
+
+
+class Step(NamedTuple):
+    """One attack on one model: the network that is judged, or one of its values and another's"""
+
+    name: str
+    call: survivors.Compiled
+    model: Any
 
 
 class Job(NamedTuple):
     """What is evaluated, and how.
 
     Attributes:
-      tools: the compiled attacks.
-      model: `x -> logits` as a pytree.
+      tools: what is compiled.
+      steps: the attacks in their order; the first `len(tools.calls)` follow the network's own
+      model: `x -> logits` as a pytree, the network that is judged.
       x, y: images [N, ...] and labels [N], on the host.
       keys: `attack position -> words of the keys`, uint32 [N, 2].
       settings: what the result reports; `eps`, `norm` and `batch_size` are read from it.
@@ -52,6 +64,7 @@ class Job(NamedTuple):
     """
 
     tools: Tools
+    steps: list[Step]
     model: Any
     x: np.ndarray
     y: np.ndarray
@@ -61,7 +74,9 @@ class Job(NamedTuple):
     draws: bool
 
 
-def equip(attacks: list[Resumable], every: int, devices: Sequence[jax.Device], warnings: list[str]) -> Tools:
+def equip(
+    attacks: list[Resumable], eps: float, norm: str, every: int, devices: Sequence[jax.Device], warnings: list[str]
+) -> Tools:
     """The attacks made ready for some devices; the default device if there are none."""
     place, share = (lambda arrays: arrays), 1
     if devices:
@@ -69,8 +84,15 @@ def equip(attacks: list[Resumable], every: int, devices: Sequence[jax.Device], w
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
         place, share = (lambda arrays: jax.device_put(arrays, sharding)), len(devices)
     calls = [survivors.compiled(attack, every, place, share) for attack in attacks]
-    forward = jax.jit(lambda model, x, words: network(model)(x, jax.random.wrap_key_data(words, impl="threefry2x32")))
-    return Tools(calls, forward, place, share, warnings)
+    probe = prober(eps, norm)
+    return Tools(
+        calls,
+        jax.jit(lambda model, x, words: network(model)(x, survivors.as_keys(words))),
+        jax.jit(lambda model, x, y, words: probe(model, x, y, survivors.as_keys(words))),
+        place,
+        share,
+        warnings,
+    )
 
 
 def predict(job: Job, x: np.ndarray, words: np.ndarray) -> np.ndarray:
@@ -91,20 +113,35 @@ def clean_pass(job: Job) -> journal.Ledger:
       ValueError: logits that are not finite.
     """
     begin = time.perf_counter()
-    logits = predict(job, job.x, job.keys(len(job.tools.calls)))
+    logits = predict(job, job.x, job.keys(len(job.steps)))
     checks.finite("logits_fn(x)", jnp.asarray(logits))
     ledger = journal.fresh(job.x, job.y, logits)
     ledger.seconds["clean"], ledger.passes["clean"] = time.perf_counter() - begin, [len(job.y), 0]
     return ledger
 
 
+def check_trust(job: Job, ledger: journal.Ledger, *, drawn: bool) -> None:
+    """Enter whether the gradients can be trusted, on a few images, those classified correctly first."""
+    begin = time.perf_counter()
+    rows = np.argsort(~ledger.robust, kind="stable")[:TRUSTED]
+    runs = [predict(job, job.x[rows], job.keys(len(job.steps) + draw)[rows]) for draw in range(DRAWS)]
+    padded = survivors.padded(rows, survivors.fitting(len(rows), job.tools.share))
+    given = (job.x[padded], job.y[padded], job.keys(len(job.steps))[padded])
+    probe = job.tools.probe(job.model, *job.tools.place(given))
+    real = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(rows)], probe)
+    ledger.trust = judge(np.stack(runs), real, drawn=drawn)
+    ledger.warnings += ledger.trust.warnings
+    ledger.passes["trust"] = [len(rows) * FORWARDS, len(rows) * BACKWARDS]
+    ledger.seconds["trust"] = time.perf_counter() - begin
+
+
 def run_attack(job: Job, ledger: journal.Ledger, bar: Bar) -> None:
     """The next attack, on what is still robust; the ledger is changed in place and saved after every batch."""
-    call, keys = job.tools.calls[ledger.attack], job.keys(ledger.attack)
+    (name, call, model), keys = job.steps[ledger.attack], job.keys(ledger.attack)
     attack = call.attack
     parts = survivors.batches(ledger.attacked(), job.settings["batch_size"])
     size = survivors.fitting(max(map(len, parts), default=1), job.tools.share)
-    passes = ledger.passes.setdefault(attack.name, [0, 0])
+    passes = ledger.passes.setdefault(name, [0, 0])
 
     def tick(rows: int, iterations: int) -> None:
         passes[0] += rows * iterations * attack.forwards
@@ -112,26 +149,26 @@ def run_attack(job: Job, ledger: journal.Ledger, bar: Bar) -> None:
         bar.work(rows * iterations * weight(attack))
 
     for number in range(ledger.batch, len(parts)):
-        bar.show(attack.name, ledger.robust.mean(), work_left(job, ledger, sum(map(len, parts[number:]))))
+        bar.show(name, ledger.robust.mean(), work_left(job, ledger, sum(map(len, parts[number:]))))
         begin, rows = time.perf_counter(), parts[number]
         parts_of: tuple[Any, ...] = (job.x, job.y, keys, ledger.logits)
         given = Rows(*(part[rows] for part in parts_of))
-        broken = survivors.attack_batch(call, job.model, given, size, len(parts) - number, tick)
+        broken = survivors.attack_batch(call, model, given, size, len(parts) - number, tick)
         if broken is not None:
             note(job, ledger, rows, broken, keys)
         ledger.batch = number + 1
-        ledger.seconds[attack.name] = ledger.seconds.get(attack.name, 0.0) + time.perf_counter() - begin
+        ledger.seconds[name] = ledger.seconds.get(name, 0.0) + time.perf_counter() - begin
         job.save(ledger, rows[~ledger.robust[rows]])
-    ledger.accuracy_after[attack.name] = float(ledger.robust.mean())
+    ledger.accuracy_after[name] = float(ledger.robust.mean())
     ledger.attack, ledger.batch = ledger.attack + 1, 0
     job.save(ledger, np.zeros(0, int))
-    seconds = ledger.seconds.get(attack.name, 0.0)
-    bar.say(f"{attack.name:>8}: robust {100 * ledger.robust.mean():.2f} % ({seconds:.1f} s)")
+    seconds = ledger.seconds.get(name, 0.0)
+    bar.say(f"{name:>8}: robust {100 * ledger.robust.mean():.2f} % ({seconds:.1f} s)")
 
 
 def note(job: Job, ledger: journal.Ledger, rows: np.ndarray, broken: survivors.Broken, keys: np.ndarray) -> None:
     """Enter the broken examples of a batch, each after a look at its image: misclassified, in the ball, in the box."""
-    attack, where = job.tools.calls[ledger.attack].attack, rows[broken.rows]
+    (name, call, _), where = job.steps[ledger.attack], rows[broken.rows]
     wrong = np.argmax(predict(job, broken.images, keys[where]), axis=1) != job.y[where]
     inside = allowed(job, broken.images, job.x[where])
     for count, said in (
@@ -139,11 +176,11 @@ def note(job: Job, ledger: journal.Ledger, rows: np.ndarray, broken: survivors.B
         (0 if job.draws else np.sum(inside & ~wrong), "classified correctly when looked at again; they do not count"),
     ):
         if count:
-            ledger.warnings.append(f"{attack.name} returned {count} images that are {said}.")
+            ledger.warnings.append(f"{name} returned {count} images that are {said}.")
     sure = wrong & inside
     where = where[sure]
     ledger.robust[where], ledger.broken_by[where] = False, ledger.attack
-    ledger.rank[where] = [attack.rank(int(run)) for run in broken.run[sure]]
+    ledger.rank[where] = [call.attack.rank(int(run)) for run in broken.run[sure]]
     ledger.iteration[where], ledger.x_adv[where] = broken.iteration[sure], broken.images[sure]
 
 
@@ -168,14 +205,15 @@ def weight(attack: Resumable) -> int:
 def work_left(job: Job, ledger: journal.Ledger, rows: int) -> float:
     """Work of `rows` examples in the attack under way and of all robust ones in those to come."""
     classes = ledger.logits.shape[1]
-    later = [call.attack for call in job.tools.calls[ledger.attack :]]
+    later = [step.call.attack for step in job.steps[ledger.attack :]]
     counts = [rows] + [int(ledger.robust.sum())] * (len(later) - 1)
     return float(sum(n * weight(a) * a.steps * a.runs(classes) for n, a in zip(counts, later)))
 
 
 def summarize(job: Job, ledger: journal.Ledger) -> AutoAttackResult:
     """The result."""
-    names = np.array([*(call.attack.name for call in job.tools.calls), "clean", ""])
+    names = np.array([*(step.name for step in job.steps), "clean", ""])
+    after = dict(ledger.accuracy_after)
     broken_by = BrokenBy(names[ledger.broken_by], ledger.rank, ledger.iteration)
     return AutoAttackResult(
         x_adv=ledger.x_adv,
@@ -184,9 +222,10 @@ def summarize(job: Job, ledger: journal.Ledger) -> AutoAttackResult:
         distance=distances(ledger.x_adv, job.x, job.settings["norm"]),
         clean_accuracy=float(np.mean(ledger.broken_by != -2)),
         robust_accuracy=float(ledger.robust.mean()),
-        accuracy_after=dict(ledger.accuracy_after),
+        accuracy_after=after,
         settings=job.settings,
-        warnings=(*ledger.warnings, *square_wins(ledger.accuracy_after)),
+        warnings=(*ledger.warnings, *square_wins(after), *routes_win(after, len(job.tools.calls))),
         passes={name: (forward, backward) for name, (forward, backward) in ledger.passes.items()},
         seconds=dict(ledger.seconds),
+        trust=ledger.trust,
     )

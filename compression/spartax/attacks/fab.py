@@ -138,7 +138,7 @@ def begin(settings: Settings, given: Rows, run: Array | int) -> State:
         x = jnp.where(run % settings.restarts > 0, random_start(settings, keys, given.x), given.x)
     wrong = jnp.argmax(given.logits, axis=1) != given.y
     distance = jnp.where(wrong, 0.0, jnp.inf).astype(jnp.float32)
-    zero = jnp.zeros(given.y.shape, jnp.int32)
+    zero = jnp.zeros_like(given.y)
     return State(
         given.x,
         given.y,

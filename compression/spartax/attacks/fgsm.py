@@ -1,7 +1,7 @@
 """FGSM: one step of the full length along the gradient."""
 
 from spartax.attacks import losses, objective, threats
-from spartax.attacks.network import problem
+from spartax.attacks.network import on_any_mesh, problem
 from spartax.records import Array, Attack, LogitsFn
 
 
@@ -24,6 +24,7 @@ def fgsm(eps: float, norm: str = "linf", *, loss: losses.Loss = losses.cross_ent
     """
     ball = threats.threat(norm, eps)
 
+    @on_any_mesh
     def attack(key: Array, logits_fn: LogitsFn, x: Array, y: Array, *, index: Array | None = None) -> Array:
         given = problem(key, logits_fn, x, y, index)
         seen = objective.look(given.network, loss, given.x, given.y, given.keys)

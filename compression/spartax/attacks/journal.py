@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from spartax.attacks.trust import Trust
+
 NAME, CLEAN = "journal.json", "clean.npz"
 
 
@@ -31,6 +33,7 @@ class Ledger:
       batch: the next batch of it.
       accuracy_after, seconds, passes: as in the result.
       warnings: as in the result.
+      trust: as in the result.
       files: the array files that hold the adversarial images.
     """
 
@@ -46,6 +49,7 @@ class Ledger:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     passes: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
+    trust: Trust | None = None
     files: list[str] = dataclasses.field(default_factory=list)
 
     def attacked(self) -> np.ndarray:
@@ -89,6 +93,7 @@ def commit(folder: pathlib.Path | None, print_of: dict[str, Any], ledger: Ledger
         ledger.files.append(name)
     kept = {field.name: getattr(ledger, field.name) for field in dataclasses.fields(ledger)}
     del kept["logits"], kept["x_adv"]
+    kept["trust"] = ledger.trust and ledger.trust._asdict()
     entry = {"fingerprint": print_of} | {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in kept.items()}
     write(folder / NAME, lambda file: file.write(json.dumps(entry).encode()))
 
@@ -110,6 +115,9 @@ def load(folder: pathlib.Path | None, print_of: dict[str, Any], x: np.ndarray) -
         )
     del entry["fingerprint"]
     arrays: dict[str, Any] = {name: np.array(entry.pop(name)) for name in ("robust", "broken_by", "rank", "iteration")}
+    if entry["trust"] is not None:
+        entry["trust"]["warnings"] = tuple(entry["trust"]["warnings"])
+        entry["trust"] = Trust(**entry["trust"])
     x_adv = np.array(x)
     for name in entry["files"]:
         with np.load(folder / name) as saved:

@@ -1,15 +1,16 @@
 """How attacks call the network: checked at the door, at full precision, with gradients that stay fast in loops."""
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from spartax import checks, program
-from spartax.records import Array, LogitsFn
+from spartax.records import Array, Attack, LogitsFn
 
 Network = Callable[[Array, Array], Array]  # (x [B, ...], one PRNG key per example [B]) -> float32 logits [B, K]
 
@@ -30,6 +31,11 @@ class Problem(NamedTuple):
     y: Array
     keys: Array
     classes: int
+
+
+def as_pytree(logits_fn: LogitsFn) -> jax.tree_util.Partial:
+    """A function whose arguments bound so far are a pytree, so that new values of them do not compile anew."""
+    return logits_fn if isinstance(logits_fn, jax.tree_util.Partial) else jax.tree_util.Partial(logits_fn)
 
 
 def is_random(logits_fn: LogitsFn) -> bool:
@@ -85,7 +91,9 @@ def example_keys(key: Array, index: Array) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(words, impl="threefry2x32"), index)
 
 
-def problem(key: Array, logits_fn: LogitsFn, x: Array, y: Array, index: Array | None = None) -> Problem:
+def problem(
+    key: Array, logits_fn: LogitsFn, x: Array | np.ndarray, y: Array | np.ndarray, index: Array | None = None
+) -> Problem:
     """Checks the arguments of an attack and prepares them.
 
     Raises:
@@ -104,3 +112,27 @@ def problem(key: Array, logits_fn: LogitsFn, x: Array, y: Array, index: Array | 
     with jax.ensure_compile_time_eval():
         checks.labels("y", y, batch=x.shape[0], classes=classes)
     return Problem(model, images, jnp.asarray(y, jnp.int32), keys, classes)
+
+
+def on_any_mesh(attack: Attack) -> Attack:
+    """The attack, also on images on a mesh with explicit axes: inside it the compiler places the arrays by itself.
+
+    Weights on such a mesh must be arguments, `jax.tree_util.Partial(apply, params)`: an array that `logits_fn` closes
+    over cannot follow.
+    """
+
+    @functools.wraps(attack)
+    def call(key: Array, logits_fn: LogitsFn, x: Array, y: Array, **options: Any) -> Array:
+        sharding = getattr(jax.typeof(x), "sharding", None)
+        if sharding is None or jax.sharding.AxisType.Explicit not in sharding.mesh.axis_types:
+            return attack(key, logits_fn, x, y, **options)
+        checks.images("x", x)  # inside, values are not known
+        checks.labels("y", y, batch=x.shape[0])
+
+        def inside(options: dict[str, Any], *given: Any) -> Array:
+            return attack(*given, **options)
+
+        run: Any = jax.sharding.auto_axes(inside, out_sharding=sharding)
+        return run(options, key, as_pytree(logits_fn), x, y)
+
+    return call

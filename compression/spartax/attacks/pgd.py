@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from spartax import checks
 from spartax.attacks import losses, objective, threats
-from spartax.attacks.network import Problem, problem
+from spartax.attacks.network import Problem, on_any_mesh, problem
 from spartax.records import Array, Attack, LogitsFn
 
 
@@ -66,6 +66,7 @@ def pgd(
     loss = loss or (losses.ce_targeted if targeted else losses.cross_entropy)
     climb = Climb(ball, loss, steps, float(size), random_start, targeted)
 
+    @on_any_mesh
     def attack(
         key: Array,
         logits_fn: LogitsFn,

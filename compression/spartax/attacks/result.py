@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spartax.attacks.trust import Trust
+
 
 class BrokenBy(NamedTuple):
     """How each example was broken.
@@ -37,7 +39,8 @@ class AutoAttackResult:
       settings: every hyper-parameter of every attack, JSON friendly.
       warnings: what the reader of these numbers must know.
       passes: attack -> (forward passes, backward passes), in images, counting the rows that were really computed.
-      seconds: attack -> wall-clock seconds, compilation included.
+      seconds: attack -> wall-clock seconds, compilation included; also of the clean pass and the checks of trust.
+      trust: whether the gradients can be believed; None if it was not asked for.
     """
 
     x_adv: np.ndarray
@@ -51,6 +54,7 @@ class AutoAttackResult:
     warnings: tuple[str, ...]
     passes: dict[str, tuple[int, int]]
     seconds: dict[str, float]
+    trust: Trust | None = None
 
     def to_json(self, **about: Any) -> str:
         """The result as JSON, without the images: the keys of a RobustBench entry and more.
@@ -64,6 +68,7 @@ class AutoAttackResult:
         entry |= {"reported": "", "autoattack_acc": percent(self.robust_accuracy), "footnote": ""}
         entry |= {"unreliable": bool(self.warnings)}
         entry |= {"accuracy_after": self.accuracy_after, "warnings": self.warnings, "settings": self.settings}
+        entry |= {"trust": self.trust and self.trust._asdict()}
         entry |= {"passes": self.passes, "seconds": self.seconds, "robust": self.robust.tolist()}
         entry |= {"broken_by": {name: values.tolist() for name, values in self.broken_by._asdict().items()}}
         entry |= {"distance": [round(float(value), 7) for value in self.distance]}

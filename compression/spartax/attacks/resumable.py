@@ -1,5 +1,7 @@
 """Attacks that can be paused between iterations, so that finished examples stop costing, and are still attacks."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from spartax.attacks import objective
-from spartax.attacks.network import Network, problem
+from spartax.attacks.network import Network, on_any_mesh, problem
 from spartax.records import Array, Attack, LogitsFn
 
 
@@ -36,7 +38,8 @@ class Outcome(NamedTuple):
     best: objective.Best
 
 
-class Resumable(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)  # equal to itself only, so that it can be static under jit
+class Resumable:
     """An attack made of independent runs (restarts, targets), each a number of equal iterations; also a plain attack.
 
     The state of a run is a pytree whose every array has the example axis first. Rows may be taken out of it between two
@@ -66,16 +69,27 @@ class Resumable(NamedTuple):
     advance: Callable[[Network, Any, Array | int], Any]
     outcome: Callable[[Any], Outcome]
 
+    def named(self, name: str) -> "Resumable":
+        """The same attack, called otherwise in reports."""
+        return dataclasses.replace(self, name=name)
+
     def __call__(self, key: Array, logits_fn: LogitsFn, x: Array, y: Array, *, index: Array | None = None) -> Array:
         """All runs on all rows; the strongest image of each example. Arguments as in `records.Attack`."""
-        given = problem(key, logits_fn, x, y, index)
-        rows = Rows(given.x, given.y, given.keys, given.network(given.x, given.keys))
+        return on_any_mesh(functools.partial(all_runs, self))(key, logits_fn, x, y, index=index)
 
-        def run(number: Array, best: objective.Best) -> objective.Best:
-            state = self.advance(given.network, self.start(given.network, rows, number), self.steps)
-            return objective.better(best, *self.outcome(state).best)
 
-        return jax.lax.fori_loop(0, self.runs(given.classes), run, objective.nothing(given.x)).x
+def all_runs(
+    attack: Resumable, key: Array, logits_fn: LogitsFn, x: Array, y: Array, *, index: Array | None = None
+) -> Array:
+    """The attack as a plain one."""
+    given = problem(key, logits_fn, x, y, index)
+    rows = Rows(given.x, given.y, given.keys, given.network(given.x, given.keys))
+
+    def run(number: Array, best: objective.Best) -> objective.Best:
+        state = attack.advance(given.network, attack.start(given.network, rows, number), attack.steps)
+        return objective.better(best, *attack.outcome(state).best)
+
+    return jax.lax.fori_loop(0, attack.runs(given.classes), run, objective.nothing(given.x)).x
 
 
 class Whole(NamedTuple):
@@ -89,7 +103,10 @@ class Whole(NamedTuple):
 
 
 def whole(attack: Attack, name: str) -> Resumable:
-    """Any attack as a `Resumable` of one iteration; it sees each example alone, so batches do not matter."""
+    """Any attack as a `Resumable` of one iteration; it sees each example alone, so batches do not matter.
+
+    Nobody knows its passes; it counts as one each way.
+    """
 
     def start(network: Network, given: Rows, run: Array | int) -> Whole:
         del network, run
@@ -110,4 +127,4 @@ def whole(attack: Attack, name: str) -> Resumable:
         best = objective.Best(state.x, state.broken, jnp.zeros_like(state.y, jnp.float32))
         return Outcome(state.x, state.broken, state.broken_at, best)
 
-    return Resumable(name, {}, lambda classes: 1, lambda run: 0, 1, 1, 0, start, advance, outcome)
+    return Resumable(name, {}, lambda classes: 1, lambda run: 0, 1, 1, 1, start, advance, outcome)

@@ -134,7 +134,7 @@ def begin(settings: Settings, network: Network, given: Rows, run: Array | int) -
     x0, wrong = given.x, jnp.argmax(given.logits, axis=1) != given.y
     x = jnp.where(threats.per_example(wrong, x0), x0, moves_on(settings, x0).start(first, second, x0))
     seen = objective.forward(network, losses.margin, x, given.y, first)
-    broken, zero = wrong | seen.wrong, jnp.zeros(given.y.shape, jnp.int32)
+    broken, zero = wrong | seen.wrong, jnp.zeros_like(given.y)
     return State(x0, given.y, keys, shared, x, -seen.loss, broken, jnp.where(broken, 0, -1), zero)
 
 

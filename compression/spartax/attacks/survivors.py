@@ -11,6 +11,7 @@ import numpy as np
 
 from spartax.attacks.network import network
 from spartax.attacks.resumable import Resumable, Rows
+from spartax.records import Array
 
 # Rows times iterations that a smaller size must save to be worth its compilation, and the least size.
 WORTH, LEAST = 20_000, 16
@@ -66,7 +67,12 @@ def compiled(attack: Resumable, every: int, place: Callable[[Any], Any], share: 
 
 def with_keys(rows: Rows) -> Rows:
     """Rows whose keys travel as the words they are made of."""
-    return rows._replace(keys=jax.random.wrap_key_data(rows.keys, impl="threefry2x32"))
+    return rows._replace(keys=as_keys(rows.keys))
+
+
+def as_keys(words: Array) -> Array:
+    """The keys made of these words, uint32 [B, 2]."""
+    return jax.random.wrap_key_data(words, impl="threefry2x32")
 
 
 def batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:

@@ -41,28 +41,28 @@ def standard(eps: float, norm: str, loss: losses.Loss, parity: bool) -> list[Res
     del loss
     sparse = {"large_eps": norm == "l1", "parity": parity}
     return [
-        apgd(eps, norm, restarts=5 if norm == "l1" else 1, **sparse)._replace(name="apgd-ce"),
-        apgd_targeted(eps, norm, targets=5 if norm == "l1" else 9, **sparse)._replace(name="apgd-t"),
-        fab(eps, norm, targets=9)._replace(name="fab-t"),
-        square(eps, norm, parity=parity)._replace(name="square"),
+        apgd(eps, norm, restarts=5 if norm == "l1" else 1, **sparse).named("apgd-ce"),
+        apgd_targeted(eps, norm, targets=5 if norm == "l1" else 9, **sparse).named("apgd-t"),
+        fab(eps, norm, targets=9).named("fab-t"),
+        square(eps, norm, parity=parity).named("square"),
     ]
 
 
 def plus(eps: float, norm: str, loss: losses.Loss, parity: bool) -> list[Resumable]:
     """More restarts, and the untargeted form of every attack."""
     return [
-        apgd(eps, norm, restarts=5, parity=parity)._replace(name="apgd-ce"),
-        apgd(eps, norm, loss=loss, restarts=5, parity=parity)._replace(name="apgd-dlr"),
-        fab(eps, norm, targets=None, restarts=5)._replace(name="fab"),
-        square(eps, norm, parity=parity)._replace(name="square"),
-        apgd_targeted(eps, norm, targets=9, parity=parity)._replace(name="apgd-t"),
-        fab(eps, norm, targets=9)._replace(name="fab-t"),
+        apgd(eps, norm, restarts=5, parity=parity).named("apgd-ce"),
+        apgd(eps, norm, loss=loss, restarts=5, parity=parity).named("apgd-dlr"),
+        fab(eps, norm, targets=None, restarts=5).named("fab"),
+        square(eps, norm, parity=parity).named("square"),
+        apgd_targeted(eps, norm, targets=9, parity=parity).named("apgd-t"),
+        fab(eps, norm, targets=9).named("fab-t"),
     ]
 
 
 def rand(eps: float, norm: str, loss: losses.Loss, parity: bool) -> list[Resumable]:
     """For models that draw."""
     return [
-        apgd(eps, norm, eot=20, parity=parity)._replace(name="apgd-ce"),
-        apgd(eps, norm, loss=loss, eot=20, parity=parity)._replace(name="apgd-dlr"),
+        apgd(eps, norm, eot=20, parity=parity).named("apgd-ce"),
+        apgd(eps, norm, loss=loss, eot=20, parity=parity).named("apgd-dlr"),
     ]

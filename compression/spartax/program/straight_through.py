@@ -49,12 +49,13 @@ def _visit(eqn: Any, values: list[Any], trips: int) -> list[Any] | None:
         return None
     source = jnp.broadcast_to(source, out.shape).astype(out.dtype)
     # The value is `out` itself, not source + (out - source), which would round differently.
-    return [_with_derivative_of(source, lax.stop_gradient(out))]
+    return [with_derivative_of(source, lax.stop_gradient(out))]
 
 
 @jax.custom_jvp
-def _with_derivative_of(source: Any, value: Any) -> Any:
+def with_derivative_of(source: Any, value: Any) -> Any:
+    """`value`, to the last bit, whose derivative is that of `source`, an array of the same shape and dtype."""
     return value
 
 
-_with_derivative_of.defjvps(lambda t, out, source, value: t, None)
+with_derivative_of.defjvps(lambda t, out, source, value: t, None)
