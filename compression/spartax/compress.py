@@ -87,6 +87,8 @@ def compress(
         originals=originals,
         uses=None if usages is None else {path: usages[path].uses for path in chosen},
     )
+    if pipeline.check is not None:
+        pipeline.check(params, evidence)
     apply = compressed(apply_fn)
     if pipeline.needs & MEASURED:
         evidence = evidence._replace(**_measured(pipeline.needs, apply, params, originals, batches, loss))
@@ -253,7 +255,12 @@ def chain(*transforms: Transform) -> Transform:
             infos.append(info)
         return params, ChainState(tuple(states)), _merged(infos)
 
-    return Transform(frozenset().union(*(t.needs for t in transforms)), init, update)
+    def check(params: Params, evidence: Evidence) -> None:
+        for transform in transforms:
+            if transform.check is not None:
+                transform.check(params, evidence)
+
+    return Transform(frozenset().union(*(t.needs for t in transforms)), init, update, check)
 
 
 def _evidences(evidence: Evidence, count: int) -> list[Evidence]:

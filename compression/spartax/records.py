@@ -99,7 +99,7 @@ class Allocation(Protocol):
     """How many entries each weight keeps: `(scores, sparsity, evidence) -> {path: kept count}`.
 
     The counts add up to `round((1 - sparsity) * n)` over all weights together (allocations that fix a ratio per weight
-    round each weight on its own).
+    round each weight on its own). One that needs evidence says so with the attribute `needs`, as a criterion does.
     """
 
     def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
@@ -112,7 +112,9 @@ class Pattern(Protocol):
 
     A pattern with a fixed ratio (N:M) declares it with the attribute `sparsity`; `keep` must then agree with it. One
     that may be asked for a few input columns of a matrix `[outputs, inputs]` at a time, whatever it said about the
-    others, declares how many it needs together with the attribute `span` (1: any; N:M: m).
+    others, declares how many it needs together with the attribute `span` (1: any; N:M: m). One of whole units (blocks,
+    channels) has `unit(shape, layout)`, the entries of a unit, of which counts are made multiples, and
+    `spread(score, layout)`, the score of its unit for every entry, which the allocation ranks.
     """
 
     def __call__(self, score: Array, keep: int, layout: Layout) -> Array:
@@ -129,11 +131,14 @@ class Transform(NamedTuple):
     `init(params, evidence) -> (params, state)` wraps the selected weights in compressed leaves **once**: the tree
     structure is final from then on, so refreshing never retraces and optimiser state stays valid.
     `update(params, state, evidence) -> (params, state, info)` refreshes masks, codes or factors.
+    `check(params, evidence)`, where there is one, raises what is known to be wrong from shapes and layouts alone,
+    before anything is measured.
     """
 
     needs: frozenset[str]
     init: Callable[[Params, Evidence], tuple[Params, Any]]
     update: Callable[[Params, Any, Evidence], tuple[Params, Any, Info]]
+    check: Callable[[Params, Evidence], None] | None = None
 
 
 class Factorization(Protocol):

@@ -12,9 +12,12 @@ CASES = {p: jnp.asarray(np.random.default_rng(0).permutation(w.size).reshape(w.s
          for p, w in plugs.draw().items() if p in ("dense", "conv")}  # fmt: skip
 
 
+OPTIONS = {"block": {"shape": (4, 5)}}  # 24 x 20 and 72 x 20 in whole blocks; the default is larger than both
+
+
 @pytest.fixture(params=catalog.names(prune.patterns))
 def pattern(request):
-    return catalog.load(prune.patterns, request.param)()
+    return catalog.load(prune.patterns, request.param)(**OPTIONS.get(request.param, {}))
 
 
 @pytest.fixture(params=list(CASES))
@@ -64,6 +67,18 @@ def test_ties_are_broken_the_same_way_every_time(pattern, case):
     mask = pattern(flat, keep, layout)
     assert np.asarray(mask).sum() == keep
     np.testing.assert_array_equal(mask, pattern(flat, keep, layout))
+
+
+def test_units_are_kept_or_removed_whole(pattern, case):
+    score, keep, layout = case
+    if hasattr(pattern, "unit"):
+        unit, spread = pattern.unit(score.shape, layout), np.asarray(pattern.spread(score, layout))
+        mask = np.asarray(pattern(score, keep, layout))
+        assert keep % unit == 0 < keep < score.size
+        assert spread.shape == score.shape
+        for value in np.unique(spread):
+            assert (spread == value).sum() % unit == 0 == mask[spread == value].sum() % unit
+        assert spread[mask].min() >= spread[~mask].max()
 
 
 def test_a_smaller_count_keeps_a_part(pattern, case):

@@ -83,3 +83,63 @@ def test_per_output_is_fair_and_breaks_ties_by_index(seed, keep, axes):
     score = np.random.default_rng(seed).integers(0, 4, (2, 3, 4, 3)).astype(np.float32)
     mask = prune.per_output()(jnp.asarray(score), keep, layout)
     np.testing.assert_array_equal(mask, oracle.per_output(score, keep, layout.inputs))
+
+
+def test_block_known_answer():
+    """Means of the four 2 x 2 blocks: 2.5, 5.5, 4.5 and 1."""
+    score = jnp.array([[1.0, 2, 4, 5], [3, 4, 6, 7], [0, 9, 1, 1], [9, 0, 1, 1]])
+    block = prune.block((2, 2))
+    np.testing.assert_array_equal(block(score, 8, DENSE), np.kron([[0, 1], [1, 0]], np.ones((2, 2))))
+    np.testing.assert_array_equal(block.spread(score, DENSE), np.kron([[2.5, 5.5], [4.5, 1]], np.ones((2, 2))))
+    assert block.unit(score.shape, DENSE) == 4
+    assert np.asarray(block(score, 11, DENSE)).sum() == 8  # a third block does not fit
+
+
+def test_edge_blocks_are_smaller_and_the_reduction_decides_about_them():
+    """3 x 3 in blocks of 2: one of 4 entries, two of 2, one of 1. Equal entries: equal means, larger sums."""
+    score = jnp.array([[1.0, 1, 2], [1, 1, 2], [1, 1, 3]])
+    np.testing.assert_array_equal(prune.block((2, 2))(score, 3, DENSE), [[0, 0, 1], [0, 0, 1], [0, 0, 1]])
+    np.testing.assert_array_equal(prune.block((2, 2), "sum")(score, 6, DENSE), [[1, 1, 1], [1, 1, 1], [0, 0, 0]])
+    assert prune.block((2, 2))(score, 9, DENSE).all()
+    assert prune.block()(score, 9, DENSE).all()
+    assert not prune.block()(score, 8, DENSE).any()
+
+
+def test_rows_columns_and_channels_of_a_convolution():
+    """Kernel [H, W, I, O] = [2, 1, 2, 3]."""
+    score = np.arange(12.0, dtype=np.float32).reshape(2, 1, 2, 3)
+    layout = Layout((0, 1, 2), (3,))
+    expected = np.zeros((2, 1, 2, 3), bool)
+    expected[1, 0, 1, :] = True
+    np.testing.assert_array_equal(prune.rows()(jnp.asarray(score), 3, layout), expected)
+    expected = np.zeros((2, 1, 2, 3), bool)
+    expected[..., 2] = True
+    np.testing.assert_array_equal(prune.columns()(jnp.asarray(score), 4, layout), expected)
+    np.testing.assert_array_equal(prune.channels()(jnp.asarray(score), 4, layout), expected)
+    expected = np.zeros((2, 1, 2, 3), bool)
+    expected[:, :, 1, :] = True
+    np.testing.assert_array_equal(prune.channels("inputs")(jnp.asarray(score), 6, layout), expected)
+    assert [p.unit(score.shape, layout) for p in (prune.rows(), prune.columns(), prune.channels("inputs"))] == [3, 4, 6]
+
+
+def test_units_of_a_stack_and_of_outputs_first_follow_the_layout():
+    score = np.random.default_rng(0).permutation(2 * 4 * 6).reshape(2, 4, 6).astype(np.float32)
+    stacked = prune.block((2, 3))(jnp.asarray(score), 24, Layout((1,), (2,), (0,)))
+    tall = prune.block((2, 3))(jnp.asarray(score.reshape(8, 6)), 24, DENSE)
+    np.testing.assert_array_equal(np.asarray(stacked).reshape(8, 6), tall)
+    turned = prune.block((2, 3))(jnp.asarray(score.reshape(8, 6).T), 24, Layout((1,), (0,)))
+    np.testing.assert_array_equal(np.asarray(turned).T, tall)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: prune.block(4), "shape must be"),
+        (lambda: prune.block((4, 0)), "shape must be"),
+        (lambda: prune.block((4, 4), "max"), "reduce must be one of 'mean', 'sum'"),
+        (lambda: prune.channels("input"), "Did you mean 'inputs'"),
+    ],
+)
+def test_bad_units(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -5,7 +5,7 @@ import pytest
 
 import spartax as sx
 from spartax import prune, quantize
-from spartax.records import Allocation, Evidence, Layout
+from spartax.records import Allocation, Criterion, Evidence, Layout, Objective
 from tests import plugs
 from tests.oracles import golden
 from tests.oracles import prune as oracle
@@ -112,6 +112,84 @@ def test_an_empty_layer_is_an_error_unless_asked_for():
     allowed = prune.prune(prune.magnitude(), 0.5, prune.pooled(0), allow_empty=True)
     assert not masks(allowed, weights, given)["weak"].any()
     assert masks(prune.prune(prune.magnitude(), 0.5, prune.pooled(1)), weights, given)["weak"].sum() == 1
+
+
+def test_blocks_are_ranked_over_all_weights_and_counts_are_whole():
+    """Global: blocks of 4 x 4 by their mean over all weights, as many as fit; not a ranking of single entries."""
+    weights = {"dense": 3.0 * WEIGHTS["dense"], "outputs_first": WEIGHTS["outputs_first"]}
+    given = plugs.evidence(weights)._replace(objective=None)
+    pruned, info = plugs.run(prune.prune(prune.magnitude(), 0.75, prune.pooled(0), prune.block((4, 4))), weights, given)
+    means = {p: np.abs(np.asarray(w)).reshape(6, 4, 5, 4).mean((1, 3)) for p, w in weights.items()}
+    counts = oracle.pooled_counts(list(means.values()), 15)
+    assert [info[p]["kept"] for p in weights] == [16 * n for n in counts]
+    assert 0 < counts[0] < counts[1]
+    for (path, mean), n in zip(means.items(), counts):
+        np.testing.assert_array_equal(pruned[path].mask, np.kron(oracle.top(mean, n), np.ones((4, 4))))
+
+
+def test_too_few_entries_for_one_unit_each():
+    weights = {"dense": WEIGHTS["dense"], "conv": WEIGHTS["conv"]}
+    with pytest.raises(ValueError, match="one unit of each weight takes 1120"):
+        plugs.run(prune.prune(prune.magnitude(), 0.8, pattern=prune.block((32, 32))), weights, plugs.evidence(weights))
+
+
+def test_nearly_empty_and_cut_weights_are_warned_about():
+    """x [3] -> a [3, 4] -> b [4, 5]: `a` keeps what leads to its unit 0 alone, and `b` nothing that reads it."""
+    weights = {"a": jnp.zeros((3, 4)).at[:, 0].set(9.0) + 0.1, "b": jnp.full((4, 5), 5.0).at[0].set(0.1)}
+    network = jax.jit(lambda w, x: jax.nn.relu(x @ w["a"] + 1.0) @ w["b"])
+    given = Evidence({p: Layout((0,), (1,)) for p in weights}, objective=Objective(network, (jnp.ones((2, 3)),)))
+    _, cut = plugs.run(prune.prune(prune.magnitude(), 14 / 32, prune.pooled(0)), weights, given)
+    assert [cut[p]["kept"] for p in "ab"] == [3, 15]
+    assert [cut[p]["connected"] for p in "ab"] == [False, False]
+    assert [w.split(":")[0] for w in cut["a"]["warnings"]] == ["nearly empty", "on no live path"]
+    assert [w.split(":")[0] for w in cut["b"]["warnings"]] == ["on no live path"]
+    _, whole = plugs.run(prune.prune(prune.magnitude(), 0.0), weights, given)
+    assert [(whole[p]["connected"], "warnings" in whole[p]) for p in "ab"] == [(True, False)] * 2
+
+
+def refusals():
+    magnitude, dense = prune.magnitude(), plugs.evidence({"dense": WEIGHTS["dense"]})
+    scores = lambda change: Criterion(frozenset(), lambda w, e: change(magnitude.score(w, e)))  # noqa: E731
+    return {
+        "fewer entries than there are weights": prune.prune(magnitude, 0.999),
+        "divisible by 7; got 24": prune.prune(magnitude, pattern=prune.n_of_m(2, 7)),
+        r"must have shape \(24, 20\); got \(20, 24\)": prune.prune(scores(lambda s: {"dense": s["dense"].T})),
+        r"must score \['dense'\]; got \['denes'\]": prune.prune(scores(lambda s: {"denes": s["dense"]})),
+        "keep 0 to 480 entries of dense; got 481": prune.prune(magnitude, 0.5, lambda s, a, e: {"dense": 481}),
+        r"must count \['dense'\]; got \[\]": prune.prune(magnitude, 0.5, lambda s, a, e: {}),
+        r"mask of dense must be bool\(24, 20\); got bool\(20, 24\)": prune.prune(
+            magnitude, 0.5, pattern=lambda s, k, layout: prune.unstructured()(s, k, layout).T
+        ),
+        r"got float32\(24, 20\)": prune.prune(magnitude, 0.5, pattern=lambda s, k, layout: s),
+    }, dense
+
+
+@pytest.mark.parametrize("message", list(refusals()[0]))
+def test_what_does_not_fit_is_refused_and_params_stay_as_they_were(message):
+    transforms, given = refusals()
+    params = {"dense": WEIGHTS["dense"]}
+    with pytest.raises(ValueError, match=message):
+        plugs.run(transforms[message], params, given)
+    assert params == {"dense": WEIGHTS["dense"]}
+
+
+def test_what_shapes_alone_forbid_is_refused_before_anything_is_measured():
+    """The batches would fail if the network ran on them."""
+    ran = []
+
+    def spoiled(logits, y):
+        ran.append(1)
+        return plugs.cross_entropy(logits, y)
+
+    criterion = Criterion(frozenset({"grads"}), lambda w, e: e.grads)
+    options = {"batches": [plugs.batch()], "loss": spoiled}
+    for transform in (prune.prune(criterion, pattern=prune.n_of_m(2, 7)), prune.prune(criterion, 0.9999)):
+        with pytest.raises(ValueError, match=r"divisible by 7|fewer entries"):
+            sx.compress(plugs.network, WEIGHTS, prune.prune(prune.magnitude(), 0.1), transform, **options)
+    assert not ran
+    with pytest.raises(ValueError, match="rule selects no weight"):
+        sx.compress(plugs.network, WEIGHTS, prune.prune(criterion), rule=lambda path, w: False, **options)
+    assert not ran
 
 
 def test_outputs_without_input_are_reported():

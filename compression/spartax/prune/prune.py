@@ -1,7 +1,7 @@
 """`prune`: a criterion, an allocation and a pattern joined into one transform."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,10 +12,11 @@ from spartax import catalog, checks, tree
 from spartax.arrays import Masked, dense, is_leaf
 from spartax.prune.allocations.pooled import pooled
 from spartax.prune.allocations.uniform import uniform
+from spartax.prune.health import report
 from spartax.prune.patterns.unstructured import unstructured
+from spartax.prune.whole import whole
 from spartax.records import (
     Allocation,
-    Array,
     Criterion,
     Evidence,
     Finish,
@@ -40,9 +41,10 @@ def prune(
     """Switch off the entries with the lowest scores: each selected weight becomes `Masked(weight, mask)`.
 
     `init` keeps everything; `update` scores the weights under their masks (a removed entry may come back), lets the
-    allocation say how many each weight keeps, and the pattern which. Weights that were compressed before stay so under
-    the mask: pruning a `Quantized` gives `Masked(Quantized)`. A criterion with `solve` also moves the entries that are
-    kept, which codes and factors do not allow.
+    allocation say how many each weight keeps, and the pattern which. Under a pattern of whole units (blocks, channels)
+    the allocation ranks the scores of units, and counts become whole units, together at most what was asked for.
+    Weights that were compressed before stay so under the mask: pruning a `Quantized` gives `Masked(Quantized)`. A
+    criterion with `solve` also moves the entries that are kept, which codes and factors do not allow.
 
     Args:
       criterion: which weights matter, such as `prune.magnitude()`.
@@ -53,8 +55,9 @@ def prune(
       allow_empty: whether a weight may lose all its entries.
 
     Raises:
-      ValueError: sparsity outside [0, 1), or not what the pattern fixes; at use, scores that are not finite, a weight
-        that the pattern does not fit, one left with no entries, or a compressed one that the criterion would move.
+      ValueError: sparsity outside [0, 1), or not what the pattern fixes; at use, a weight that the pattern does not
+        fit, fewer kept entries than weights, scores that are not finite, scores, counts or masks that do not fit the
+        weights, a weight left with no entries, or a compressed one that the criterion would move.
     """
     pattern = pattern or unstructured()
     fixed = getattr(pattern, "sparsity", None)
@@ -64,27 +67,38 @@ def prune(
     if fixed is not None and abs(sparsity - fixed) > 1e-9:
         raise ValueError(f"sparsity must be {fixed}, which the pattern fixes; got {sparsity}.")
 
-    def init(params: Params, evidence: Evidence) -> tuple[Params, dict[Path, int]]:
-        weights = tree.pick(params, evidence.layouts)
+    needs = criterion.needs | getattr(allocation, "needs", frozenset())
+
+    def check(params: Params, evidence: Evidence) -> None:
+        sizes = {path: math.prod(w.shape) for path, w in tree.pick(params, evidence.layouts).items()}
+        if not allow_empty and round((1 - sparsity) * sum(sizes.values())) < len(sizes):
+            raise ValueError(
+                f"sparsity {sparsity} keeps fewer entries than there are weights: {sum(sizes.values())} entries in "
+                f"{len(sizes)} weights; lower it or pass allow_empty=True."
+            )
         if fixed is not None:
-            for path, w in weights.items():  # a weight that does not fit is found before anything is computed
-                _named(path, _fits, pattern, w.shape, round((1 - fixed) * math.prod(w.shape)), evidence.layouts[path])
-        whole = {path: Masked(w, jnp.asarray(np.ones(w.shape, np.bool_))) for path, w in weights.items()}
-        return tree.replace(params, whole), {path: _depth(w) for path, w in weights.items()}
+            for path, w in tree.pick(params, evidence.layouts).items():
+                _named(path, _fits, pattern, w.shape, round((1 - fixed) * sizes[path]), evidence.layouts[path])
+
+    def init(params: Params, evidence: Evidence) -> tuple[Params, dict[Path, int]]:
+        check(params, evidence)
+        weights = tree.pick(params, evidence.layouts)
+        kept = {path: Masked(w, jnp.asarray(np.ones(w.shape, np.bool_))) for path, w in weights.items()}
+        return tree.replace(params, kept), {path: _depth(w) for path, w in weights.items()}
 
     def update(params: Params, state: dict[Path, int], evidence: Evidence) -> tuple[Params, dict[Path, int], Info]:
-        catalog.require(criterion.needs, evidence)
+        catalog.require(needs, evidence)
         inside = {path: _inside(w, state[path]) for path, w in tree.pick(params, state).items()}
         scores, finish = _ranked(criterion, inside, evidence)
-        for path, score in scores.items():
-            checks.finite(f"the score of {path}", score)
-        counts = _counted(allocation(scores, sparsity, evidence), allow_empty)
+        _check_scores(scores, inside)
+        counts = _counted(_allocated(allocation, pattern, scores, sparsity, evidence), allow_empty)
         pruned = {path: Masked(*_named(path, finish, path, counts[path], pattern)) for path in scores}
+        _check_masks(pruned)
         new = {path: _exchange(w, state[path], pruned[path]) for path, w in tree.pick(params, state).items()}
-        info = {path: _report(w.mask, counts[path], evidence.layouts[path]) for path, w in pruned.items()}
-        return tree.replace(params, new), state, info
+        masks, left = {p: w.mask for p, w in pruned.items()}, {p: _dense(w) for p, w in pruned.items()}
+        return tree.replace(params, new), state, report(masks, left, evidence)
 
-    return Transform(criterion.needs, init, update)
+    return Transform(needs, init, update, check)
 
 
 _dense = jax.jit(dense)
@@ -115,6 +129,45 @@ def _named(path: Path, function: Callable[..., Any], *args: Any) -> Any:
 
 def _fits(pattern: Pattern, shape: tuple[int, ...], keep: int, layout: Layout) -> None:
     jax.eval_shape(lambda score: pattern(score, keep, layout), jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+def _allocated(
+    allocation: Allocation, pattern: Pattern, scores: Weights, sparsity: float, evidence: Evidence
+) -> dict[Path, int]:
+    """Kept counts; under a pattern of whole units from the scores of units, and in whole units."""
+    unit, spread = getattr(pattern, "unit", None), getattr(pattern, "spread", None)
+    sizes, layouts = {p: s.size for p, s in scores.items()}, evidence.layouts
+    if unit is None or spread is None:
+        return _check_counts(allocation(scores, sparsity, evidence), sizes)
+    ranked = {p: spread(s, layouts[p]) for p, s in scores.items()}
+    counts = _check_counts(allocation(ranked, sparsity, evidence), sizes)
+    return whole(counts, {p: unit(s.shape, layouts[p]) for p, s in scores.items()}, sizes)
+
+
+def _check_scores(scores: Weights, weights: Weights) -> None:
+    if set(scores) != set(weights):
+        raise ValueError(f"the criterion must score {sorted(weights)}; got {sorted(scores)}.")
+    for path, score in scores.items():
+        if tuple(score.shape) != tuple(weights[path].shape):
+            raise ValueError(f"the score of {path} must have shape {weights[path].shape}; got {score.shape}.")
+        checks.finite(f"the score of {path}", score)
+
+
+def _check_counts(counts: dict[Path, int], sizes: Mapping[Path, int]) -> dict[Path, int]:
+    if set(counts) != set(sizes):
+        raise ValueError(f"the allocation must count {sorted(sizes)}; got {sorted(counts)}.")
+    for path, keep in counts.items():
+        if not 0 <= keep <= sizes[path]:
+            raise ValueError(f"the allocation must keep 0 to {sizes[path]} entries of {path}; got {keep}.")
+    return counts
+
+
+def _check_masks(pruned: Mapping[Path, Masked]) -> None:
+    for path, leaf in pruned.items():
+        if leaf.mask.shape != tuple(leaf.weight.shape) or leaf.mask.dtype != jnp.bool_:
+            raise ValueError(
+                f"the mask of {path} must be bool{tuple(leaf.weight.shape)}; got {leaf.mask.dtype}{leaf.mask.shape}."
+            )
 
 
 def _counted(counts: dict[Path, int], allow_empty: bool) -> dict[Path, int]:
@@ -148,19 +201,3 @@ def _inside(weight: Any, depth: int) -> Any:
 def _exchange(weight: Any, depth: int, new: Masked) -> Any:
     mine = _is_mine(depth)
     return jax.tree.map(lambda x: new if mine(x) else x, weight, is_leaf=mine)
-
-
-def _report(mask: Array, keep: int, layout: Layout) -> dict[str, Any]:
-    return {
-        "method": "prune",
-        "kept": keep,
-        "size": mask.size,
-        "sparsity": 1 - keep / mask.size,
-        "outputs_without_input": int(_unfed(mask, layout.inputs)),
-    }
-
-
-@jax.jit(static_argnums=1)
-def _unfed(mask: Array, inputs: tuple[int, ...]) -> Array:
-    """Number of output units that no kept entry leads to."""
-    return jnp.sum(~jnp.any(mask, axis=inputs))

@@ -1,6 +1,7 @@
 """Per output: every output unit keeps as many entries as any other."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +17,19 @@ def per_output() -> Pattern:
     units whose next score is largest. Ties go to the lowest flat index. See Sun et al., A Simple and Effective Pruning
     Approach for Large Language Models, arXiv 2306.11695.
     """
-    return _mask
+    return _Lines()
 
 
-def _mask(score: Array, keep: int, layout: Layout) -> Array:
-    units = score.size // math.prod(score.shape[axis] for axis in layout.inputs)
-    rank = _ranks(score, layout.inputs)
-    next_in_line = jnp.where(rank == keep // units, score, -jnp.inf)
-    return (rank < keep // units) | threshold.top(next_in_line, keep % units)
+class _Lines(NamedTuple):
+    """The pattern; a value, so that its span can be asked for."""
+
+    span: int = 1
+
+    def __call__(self, score: Array, keep: int, layout: Layout) -> Array:
+        units = score.size // math.prod(score.shape[axis] for axis in layout.inputs)
+        rank = _ranks(score, layout.inputs)
+        next_in_line = jnp.where(rank == keep // units, score, -jnp.inf)
+        return (rank < keep // units) | threshold.top(next_in_line, keep % units)
 
 
 @jax.jit(static_argnums=1)

@@ -1,0 +1,78 @@
+"""What pruning left of each weight, and whether the network still conducts."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from spartax.records import Array, Evidence, Info, Objective, Path, Weights
+
+FEW, SHARE = 10, 0.001  # a weight with fewer kept entries, or a smaller part of them, is called nearly empty
+
+
+def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
+    """For every path: kept entries, realised sparsity, output units without input, warnings.
+
+    Where the evidence has an objective, `connected` says whether the weight lies on a live path: some kept entry of it,
+    and some input of the network, moves a logit on the first batch.
+
+    Args:
+      masks: bool mask of every path.
+      pruned: dense weight under its mask.
+      evidence: layouts, and the objective if there is one.
+    """
+    info = {path: _counts(mask, evidence.layouts[path].inputs) for path, mask in masks.items()}
+    if evidence.objective is not None:
+        for path, alive in connected(masks, pruned, evidence.objective).items():
+            info[path]["connected"] = alive
+    for entry in info.values():
+        warnings = _warnings(entry)
+        if warnings:
+            entry["warnings"] = warnings
+    return info
+
+
+def connected(masks: Weights, pruned: Weights, objective: Objective) -> dict[Path, bool]:
+    """Whether each weight lies on a live path of the pruned network, by the gradients of its logits on one batch.
+
+    A gradient that is not zero proves a path from input to output; zeros everywhere say that the network answers the
+    same whatever this weight does, on every example of the batch.
+    """
+    batch = objective.batches[0]
+    x = jnp.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
+    logits, back = jax.vjp(objective.logits, pruned, x)
+    # A different factor for each logit: their plain sum is constant where a network centers them.
+    by_weight, by_input = back(jnp.broadcast_to(1 + jnp.arange(logits.shape[-1], dtype=logits.dtype), logits.shape))
+    reached = bool(_moves(by_input)) if jnp.issubdtype(x.dtype, jnp.floating) else True
+    return {path: reached and bool(_moves(by_weight[path], masks[path])) for path in masks}
+
+
+@jax.jit
+def _moves(gradient: Array, mask: Array | bool = True) -> Array:
+    return jnp.any((gradient != 0) & mask)
+
+
+def _counts(mask: Array, inputs: tuple[int, ...]) -> dict[str, Any]:
+    kept, unfed = (int(n) for n in _kept_and_unfed(mask, inputs))
+    return {
+        "method": "prune",
+        "kept": kept,
+        "size": mask.size,
+        "sparsity": 1 - kept / mask.size,
+        "outputs_without_input": unfed,
+    }
+
+
+@jax.jit(static_argnums=1)
+def _kept_and_unfed(mask: Array, inputs: tuple[int, ...]) -> tuple[Array, Array]:
+    """Number of kept entries, and of output units that none of them leads to."""
+    return jnp.sum(mask), jnp.sum(~jnp.any(mask, axis=inputs))
+
+
+def _warnings(entry: dict[str, Any]) -> list[str]:
+    found = []
+    if entry["kept"] < min(FEW, entry["size"]) or entry["kept"] < SHARE * entry["size"]:
+        found.append(f"nearly empty: {entry['kept']} of {entry['size']} entries are left")
+    if not entry.get("connected", True):
+        found.append("on no live path: no kept entry, or no input, moves a logit on the first batch")
+    return found
