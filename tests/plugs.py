@@ -69,6 +69,7 @@ def evidence(weights=None, seed=1):
         originals=dict(weights),
         uses=dict.fromkeys(weights, ()),
         objective=Objective(network, (batch(),), cross_entropy),
+        step=0,
         **{name: {path: found[path] for path in weights} for name, found in statistics().items()},
     )
 

@@ -9,7 +9,7 @@ from spartax import catalog, lowrank, prune, quantize
 from spartax.records import Evidence
 
 FACES = {
-    prune: (prune.criteria, prune.allocations, prune.patterns),
+    prune: (prune.criteria, prune.allocations, prune.patterns, prune.schedules),
     lowrank: (lowrank.factorizations, lowrank.ranks),
     quantize: (quantize.calibrations, quantize.roundings),
 }

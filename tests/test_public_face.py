@@ -19,6 +19,7 @@ PACKAGES = [
     "prune.criteria",
     "prune.allocations",
     "prune.patterns",
+    "prune.schedules",
     "lowrank.factorizations",
     "lowrank.ranks",
     "quantize.calibrations",

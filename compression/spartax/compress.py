@@ -222,8 +222,8 @@ def chain(*transforms: Transform) -> Transform:
     """Several transforms as one: each works on what the one before left.
 
     `init` also runs the first update of each, since a later transform may need what an earlier one did (a correction
-    needs the error). The first `update` reports it; those after refresh every transform in turn, on the weights as they
-    are then.
+    needs the error). The first `update` reports it; those after refresh every transform in turn (in training,
+    those that are due), on the weights as they are then.
 
     Raises:
       ValueError: no transform, or something that is none.
@@ -250,17 +250,23 @@ def chain(*transforms: Transform) -> Transform:
             return params, ChainState(state.states), state.report
         states, infos = [], []
         for transform, old, own in zip(transforms, state.states, _evidences(evidence, len(transforms))):
+            if own.step is not None and not transform.due(int(own.step)):
+                states.append(old)
+                continue
             params, new, info = transform.update(params, old, own)
             states.append(new)
             infos.append(info)
         return params, ChainState(tuple(states)), _merged(infos)
+
+    def due(step: int) -> bool:
+        return any(transform.due(step) for transform in transforms)
 
     def check(params: Params, evidence: Evidence) -> None:
         for transform in transforms:
             if transform.check is not None:
                 transform.check(params, evidence)
 
-    return Transform(frozenset().union(*(t.needs for t in transforms)), init, update, check)
+    return Transform(frozenset().union(*(t.needs for t in transforms)), init, update, check, due)
 
 
 def _evidences(evidence: Evidence, count: int) -> list[Evidence]:

@@ -66,6 +66,7 @@ class Evidence(NamedTuple):
       magnitudes: path -> `E|x|` of the inputs, `[*stack, I]`.
       signals: path -> second moment of the output gradients, `[*stack, O, O]`.
       objective: the network as a function of the weights, with data and loss.
+      step: number of training steps done, for methods that follow a schedule; None outside training.
     """
 
     layouts: Mapping[Path, Layout]
@@ -77,6 +78,7 @@ class Evidence(NamedTuple):
     magnitudes: Mapping[Path, Array] | None = None
     signals: Mapping[Path, Array] | None = None
     objective: Objective | None = None
+    step: int | None = None
 
 
 class Criterion(NamedTuple):
@@ -125,6 +127,26 @@ class Pattern(Protocol):
 Finish = Callable[[Path, int, Pattern], tuple[Array, Array]]  # (path, keep, pattern) -> (weight, mask)
 
 
+class Schedule(NamedTuple):
+    """When pruning happens.
+
+    Attributes:
+      sparsity: `(final sparsity, step) -> sparsity` in [0, final sparsity] after `step` training steps; constant
+        between two steps that are due.
+      due: `step -> bool`: whether masks are refreshed before training step `step`, counted from 0.
+      forgets: whether removed entries become zero, so that those that return start from there; if not, they keep the
+        value they had under the mask.
+    """
+
+    sparsity: Callable[[float, int], float]
+    due: Callable[[int], bool]
+    forgets: bool = False
+
+
+def _at_the_start(step: int) -> bool:
+    return step == 0
+
+
 class Transform(NamedTuple):
     """One compression method, one-shot or in training.
 
@@ -133,12 +155,14 @@ class Transform(NamedTuple):
     `update(params, state, evidence) -> (params, state, info)` refreshes masks, codes or factors.
     `check(params, evidence)`, where there is one, raises what is known to be wrong from shapes and layouts alone,
     before anything is measured.
+    `due(step)` says whether a training loop calls `update` before its step number `step`, counted from 0.
     """
 
     needs: frozenset[str]
     init: Callable[[Params, Evidence], tuple[Params, Any]]
     update: Callable[[Params, Any, Evidence], tuple[Params, Any, Info]]
     check: Callable[[Params, Evidence], None] | None = None
+    due: Callable[[int], bool] = _at_the_start
 
 
 class Factorization(Protocol):

@@ -13,10 +13,13 @@ from spartax.arrays import Masked, dense, is_leaf
 from spartax.prune.allocations.pooled import pooled
 from spartax.prune.allocations.uniform import uniform
 from spartax.prune.health import report
+from spartax.prune.masks import depth_of, exchange, mine
 from spartax.prune.patterns.unstructured import unstructured
+from spartax.prune.schedules.one_shot import one_shot
 from spartax.prune.whole import whole
 from spartax.records import (
     Allocation,
+    Array,
     Criterion,
     Evidence,
     Finish,
@@ -25,6 +28,7 @@ from spartax.records import (
     Params,
     Path,
     Pattern,
+    Schedule,
     Transform,
     Weights,
 )
@@ -35,7 +39,9 @@ def prune(
     sparsity: float | None = None,
     allocation: Allocation | None = None,
     pattern: Pattern | None = None,
+    schedule: Schedule | None = None,
     *,
+    regrow: bool = True,
     allow_empty: bool = False,
 ) -> Transform:
     """Switch off the entries with the lowest scores: each selected weight becomes `Masked(weight, mask)`.
@@ -52,21 +58,26 @@ def prune(
       allocation: how many each weight keeps; `prune.pooled()` when left out, `prune.uniform()` under a pattern that
         fixes the fraction.
       pattern: which entries can go together; `prune.unstructured()` when left out.
+      schedule: the sparsity at each training step; `prune.one_shot()` when left out. Outside training it is final.
+      regrow: whether an entry that was removed may come back; if not, it ranks behind all that are left.
       allow_empty: whether a weight may lose all its entries.
 
     Raises:
-      ValueError: sparsity outside [0, 1), or not what the pattern fixes; at use, a weight that the pattern does not
-        fit, fewer kept entries than weights, scores that are not finite, scores, counts or masks that do not fit the
-        weights, a weight left with no entries, or a compressed one that the criterion would move.
+      ValueError: sparsity outside [0, 1), or not what the pattern fixes, `regrow=False` with a criterion that moves
+        weights; at use, a weight that the pattern does not fit, fewer kept entries than weights, scores that are not
+        finite, scores, counts or masks that do not fit the weights, a weight left with no entries, or a compressed one
+        that the criterion would move or the schedule set to zero.
     """
     pattern = pattern or unstructured()
     fixed = getattr(pattern, "sparsity", None)
     allocation = allocation or (pooled() if fixed is None else uniform())
+    schedule = schedule or one_shot()
     sparsity = (0.9 if fixed is None else fixed) if sparsity is None else sparsity
     checks.in_range("sparsity", sparsity, 0.0, 1.0, open_high=True)
     if fixed is not None and abs(sparsity - fixed) > 1e-9:
         raise ValueError(f"sparsity must be {fixed}, which the pattern fixes; got {sparsity}.")
-
+    if not regrow and criterion.solve is not None:
+        raise ValueError("regrow must be True for a criterion that moves the weights it keeps; got False.")
     needs = criterion.needs | getattr(allocation, "needs", frozenset())
 
     def check(params: Params, evidence: Evidence) -> None:
@@ -84,24 +95,58 @@ def prune(
         check(params, evidence)
         weights = tree.pick(params, evidence.layouts)
         kept = {path: Masked(w, jnp.asarray(np.ones(w.shape, np.bool_))) for path, w in weights.items()}
-        return tree.replace(params, kept), {path: _depth(w) for path, w in weights.items()}
+        return tree.replace(params, kept), {path: depth_of(w) for path, w in weights.items()}
 
     def update(params: Params, state: dict[Path, int], evidence: Evidence) -> tuple[Params, dict[Path, int], Info]:
         catalog.require(needs, evidence)
-        inside = {path: _inside(w, state[path]) for path, w in tree.pick(params, state).items()}
-        scores, finish = _ranked(criterion, inside, evidence)
-        _check_scores(scores, inside)
-        counts = _counted(_allocated(allocation, pattern, scores, sparsity, evidence), allow_empty)
-        pruned = {path: Masked(*_named(path, finish, path, counts[path], pattern)) for path in scores}
-        _check_masks(pruned)
-        new = {path: _exchange(w, state[path], pruned[path]) for path, w in tree.pick(params, state).items()}
+        found = {path: mine(w, state[path]) for path, w in tree.pick(params, state).items()}
+        if schedule.forgets:
+            found = {path: _named(path, _forgotten, leaf) for path, leaf in found.items()}
+        target = sparsity if evidence.step is None else schedule.sparsity(sparsity, int(evidence.step))
+        pruned = pruned_to(target, found, evidence) if target > 0 else {p: _full(leaf) for p, leaf in found.items()}
+        new = {path: exchange(w, state[path], pruned[path]) for path, w in tree.pick(params, state).items()}
         masks, left = {p: w.mask for p, w in pruned.items()}, {p: _dense(w) for p, w in pruned.items()}
         return tree.replace(params, new), state, report(masks, left, evidence)
 
-    return Transform(needs, init, update, check)
+    def pruned_to(target: float, found: dict[Path, Masked], evidence: Evidence) -> dict[Path, Masked]:
+        inside = {path: leaf.weight for path, leaf in found.items()}
+        scores, finish = _ranked(criterion, inside, evidence)
+        _check_scores(scores, inside)
+        if not regrow:  # in place, since `finish` looks at these
+            scores |= {path: _behind(score, found[path].mask) for path, score in scores.items()}
+        counts = _counted(_allocated(allocation, pattern, scores, target, evidence), allow_empty)
+        counts = counts if regrow else _at_most_alive(counts, found)
+        pruned = {path: Masked(*_named(path, finish, path, counts[path], pattern)) for path in scores}
+        _check_masks(pruned)
+        return pruned
+
+    return Transform(needs, init, update, check, schedule.due)
 
 
 _dense = jax.jit(dense)
+
+
+def _full(leaf: Masked) -> Masked:
+    return Masked(leaf.weight, jnp.asarray(np.ones(leaf.shape, np.bool_)))
+
+
+def _forgotten(leaf: Masked) -> Masked:
+    """The removed entries as zeros."""
+    if is_leaf(leaf.weight):
+        raise ValueError(
+            f"this schedule sets removed entries to zero; a {type(leaf.weight).__name__} does not allow it."
+        )
+    return Masked(_dense(leaf), leaf.mask)
+
+
+@jax.jit
+def _behind(score: Array, mask: Array) -> Array:
+    """Removed entries rank behind all others."""
+    return jnp.where(mask, score, -jnp.inf)
+
+
+def _at_most_alive(counts: dict[Path, int], found: dict[Path, Masked]) -> dict[Path, int]:
+    return {path: min(keep, int(jnp.sum(found[path].mask))) for path, keep in counts.items()}
 
 
 def _ranked(criterion: Criterion, inside: Weights, evidence: Evidence) -> tuple[Weights, Finish]:
@@ -115,7 +160,7 @@ def _ranked(criterion: Criterion, inside: Weights, evidence: Evidence) -> tuple[
                     "prune first, then compress further."
                 )
         return criterion.solve(weights, evidence)
-    scores = criterion.score(weights, evidence)
+    scores = dict(criterion.score(weights, evidence))
     return scores, lambda path, keep, pattern: (inside[path], pattern(scores[path], keep, evidence.layouts[path]))
 
 
@@ -178,26 +223,3 @@ def _counted(counts: dict[Path, int], allow_empty: bool) -> dict[Path, int]:
             "or pass allow_empty=True."
         )
     return counts
-
-
-def _depth(weight: Any) -> int:
-    """How many masks are around the entries of a weight; a transform knows its own mask by what is under it."""
-    found = jax.tree.leaves(weight, is_leaf=lambda x: isinstance(x, Masked))
-    return max((1 + _depth(x.weight) for x in found if isinstance(x, Masked)), default=0)
-
-
-def _is_mine(depth: int) -> Callable[[Any], bool]:
-    return lambda x: isinstance(x, Masked) and _depth(x.weight) == depth
-
-
-def _inside(weight: Any, depth: int) -> Any:
-    mine = _is_mine(depth)
-    found = [x.weight for x in jax.tree.leaves(weight, is_leaf=mine) if mine(x)]
-    if not found:
-        raise ValueError("params hold no mask of this transform; call its init first.")
-    return found[0]
-
-
-def _exchange(weight: Any, depth: int, new: Masked) -> Any:
-    mine = _is_mine(depth)
-    return jax.tree.map(lambda x: new if mine(x) else x, weight, is_leaf=mine)

@@ -1,0 +1,1 @@
+"""When pruning happens: one schedule per file, `Schedule` records."""
