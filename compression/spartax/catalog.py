@@ -61,6 +61,6 @@ def need(field: str, evidence: Any) -> Any:
         raise ValueError(
             f"{field} is needed by this method and missing from its evidence; compress takes key=, and works out "
             "originals by itself, uses, moments, magnitudes and objective from batches= with values, grads and signals "
-            "from batches= with labels and loss=."
+            "from batches= with labels and loss=; a step is counted by train.fit."
         )
     return value

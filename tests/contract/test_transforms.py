@@ -18,6 +18,8 @@ pytestmark = pytest.mark.core
 JOINS = {
     "prune": lambda: prune.prune(prune.magnitude(), 0.75),
     "learnt_scores": lambda: prune.learnt_scores(0.75),
+    "rigl": lambda: prune.rigl(0.75, end=10),
+    "sparse_evolution": lambda: prune.sparse_evolution(0.75, end=10),
     "movement": lambda: prune.movement(0.75),
     "factorize": lambda: lowrank.factorize(lowrank.svd(), lowrank.fixed(4)),
     "quantize": lambda: quantize.quantize(quantize.integer(4, group=4)),
@@ -44,6 +46,7 @@ PARAMS = {"layer": dict(WEIGHTS), "bias": jnp.arange(3.0), "step": jnp.arange(4)
 GIVEN = plugs.evidence(WEIGHTS)._replace(
     layouts={f"layer/{p}": plugs.LAYOUTS[p] for p in WEIGHTS},
     originals={f"layer/{p}": w for p, w in WEIGHTS.items()},
+    grads={f"layer/{p}": plugs.statistics()["grads"][p] for p in WEIGHTS},
 )
 
 
