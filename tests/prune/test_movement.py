@@ -36,3 +36,24 @@ def test_scores_add_up_movement():
     final, _, info = prune.movement(0.5).update(training.variables, state, GIVEN)
     np.testing.assert_array_equal(prune.finish(final)["w"].mask, [[True, True], [False, False]])
     assert info["w"] == {"method": "movement", "kept": 2, "size": 4, "sparsity": 0.5}
+
+
+def test_a_schedule_begins_dense_and_ends_at_the_sparsity_without_retracing():
+    transform = prune.movement(0.75, schedule=prune.cubic(begin=2, end=8, every=2))
+    params, state = transform.init({"w": jnp.ones((4, 4))}, GIVEN._replace(step=0))
+    traces = []
+
+    @jax.jit
+    def count(params):
+        traces.append(1)
+        return jnp.sum(sx.dense(params["w"]))
+
+    kept = []
+    for step in (0, 2, 6, 8, 100):
+        params, state, _ = transform.update(params, state, GIVEN._replace(step=step))
+        kept.append(int(count(params)))
+    assert kept[0] == kept[1] == 16
+    assert kept[1] > kept[2] > kept[3] == kept[4] == 4
+    assert len(traces) == 1
+    assert transform.due(4)
+    assert not transform.due(3)

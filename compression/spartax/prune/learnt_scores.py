@@ -11,12 +11,15 @@ from spartax import checks, tree
 from spartax.arrays import Masked, Scored, dense
 from spartax.arrays import scored as leaf
 from spartax.prune.allocations.uniform import uniform
-from spartax.records import Allocation, Array, Evidence, Info, Layout, Params, Path, Transform
+from spartax.prune.schedules.one_shot import one_shot
+from spartax.records import Allocation, Array, Evidence, Info, Layout, Params, Path, Schedule, Transform
 
 Start = Callable[[Array, Layout], Array]  # (dense weight, layout) -> first scores, same shape
 
 
-def learnt_scores(sparsity: float = 0.9, allocation: Allocation | None = None) -> Transform:
+def learnt_scores(
+    sparsity: float = 0.9, allocation: Allocation | None = None, schedule: Schedule | None = None
+) -> Transform:
     """HYDRA: each weight becomes `Scored`, under the mask of its top `|scores|`, which training moves straight through.
 
     Scores begin at `sqrt(6 / fan_in) W / max|W|`, one maximum for each layer, so that step 0 is layer-wise magnitude
@@ -28,17 +31,18 @@ def learnt_scores(sparsity: float = 0.9, allocation: Allocation | None = None) -
        there are any), with the loss, say `train.pgd_at(attack)`: the attack then sees the pruned network;
     3. `prune.finish(params)` fixes the masks, and the same loss trains the weights that are left.
 
-    `update` sets the kept counts to its sparsity, which a schedule may raise without retracing, and reports.
+    `update` sets the kept counts to the sparsity of its schedule, without retracing, and reports.
     See Sehwag et al., HYDRA: Pruning Adversarially Robust Neural Networks, arXiv 2002.10509.
 
     Args:
       sparsity: removed fraction, in [0, 1).
       allocation: counts of each weight; `prune.uniform()` when left out.
+      schedule: the sparsity at each training step; `prune.one_shot()` when left out.
 
     Raises:
       ValueError: sparsity outside [0, 1); at use, a weight left with no entries, or params without scores.
     """
-    return scored("learnt_scores", magnitude_start, sparsity, allocation, absolute=True)
+    return scored("learnt_scores", magnitude_start, sparsity, allocation, schedule, absolute=True)
 
 
 def magnitude_start(weight: Array, layout: Layout) -> Array:
@@ -50,14 +54,23 @@ def magnitude_start(weight: Array, layout: Layout) -> Array:
     return math.sqrt(6 / fan_in) * weight / jnp.where(largest > 0, largest, 1.0)
 
 
-def scored(method: str, start: Start, sparsity: float, allocation: Allocation | None, *, absolute: bool) -> Transform:
+def scored(
+    method: str,
+    start: Start,
+    sparsity: float,
+    allocation: Allocation | None,
+    schedule: Schedule | None,
+    *,
+    absolute: bool,
+) -> Transform:
     """The transform that wraps weights in `Scored` leaves, with the scores `start` gives."""
     checks.in_range("sparsity", sparsity, 0.0, 1.0, open_high=True)
-    allocation = allocation or uniform()
+    allocation, schedule = allocation or uniform(), schedule or one_shot()
 
     def counted(leaves: dict[Path, Scored], evidence: Evidence) -> dict[Path, Scored]:
         size = jnp.abs if absolute else jnp.asarray
-        counts = allocation({path: size(x.scores) for path, x in leaves.items()}, sparsity, evidence)
+        target = sparsity if evidence.step is None else schedule.sparsity(sparsity, int(evidence.step))
+        counts = allocation({path: size(x.scores) for path, x in leaves.items()}, target, evidence)
         empty = [path for path, keep in counts.items() if keep == 0]
         if empty:
             raise ValueError(f"{', '.join(empty)}: no weight would be left; lower the sparsity.")
@@ -75,7 +88,8 @@ def scored(method: str, start: Start, sparsity: float, allocation: Allocation | 
         put = {path: _exchanged(w, new[path]) for path, w in weights.items()}
         return tree.replace(params, put), state, {path: _report(method, x) for path, x in new.items()}
 
-    return Transform(frozenset(), init, update)
+    needs = getattr(allocation, "needs", frozenset())
+    return Transform(needs, init, update, due=schedule.due)
 
 
 def finish(params: Params) -> Params:
