@@ -49,11 +49,11 @@ def test_a_schedule_begins_dense_and_ends_at_the_sparsity_without_retracing():
         return jnp.sum(sx.dense(params["w"]))
 
     kept = []
-    for step in (0, 2, 6, 8, 100):
+    for step in (0, 2, 4, 8, 100):
         params, state, _ = transform.update(params, state, GIVEN._replace(step=step))
         kept.append(int(count(params)))
     assert kept[0] == kept[1] == 16
-    assert kept[1] > kept[2] > kept[3] == kept[4] == 4
+    assert kept[2:] == [8, 4, 4]
     assert len(traces) == 1
     assert transform.due(4)
     assert not transform.due(3)
