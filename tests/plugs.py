@@ -60,6 +60,12 @@ def statistics():
     return {**found, "grads": grads}
 
 
+@functools.cache
+def uses():
+    """How `network` uses each weight."""
+    return {path: usage.uses for path, usage in sx.inspect(network, draw(), batch()[0]).items()}
+
+
 def evidence(weights=None, seed=1):
     """Evidence with every field filled."""
     weights = draw() if weights is None else weights
@@ -67,7 +73,7 @@ def evidence(weights=None, seed=1):
         layouts={path: LAYOUTS[path] for path in weights},
         key=jax.random.key(seed),
         originals=dict(weights),
-        uses=dict.fromkeys(weights, ()),
+        uses={path: uses()[path] for path in weights},
         objective=Objective(network, (batch(),), cross_entropy),
         step=0,
         **{name: {path: found[path] for path in weights} for name, found in statistics().items()},

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from spartax import catalog, prune
+from spartax.records import Evidence
 from tests import plugs
 
 SCORES = {p: jnp.asarray(np.abs(w)) for p, w in plugs.draw().items()}
@@ -14,17 +15,28 @@ GIVEN = plugs.evidence()
 TOTAL = sum(s.size for s in SCORES.values())
 
 
+OPTIONS = {"given": {"sparsities": {"dense": 0.0}}}
+# Those that spend something else than entries: sparsity is the removed part of it (sap: the most that is removed).
+OTHER_BUDGET = {"given", "sap", "by_macs"}
+
+
 @pytest.fixture(params=catalog.names(prune.allocations))
-def allocation(request):
-    return catalog.load(prune.allocations, request.param)()
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def allocation(name):
+    return catalog.load(prune.allocations, name)(**OPTIONS.get(name, {}))
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.9, 0.98])
-def test_counts(allocation, sparsity):
+def test_counts(name, allocation, sparsity):
     counts = allocation(SCORES, sparsity, GIVEN)
     assert list(counts) == list(SCORES)
     assert all(type(k) is int and 0 <= k <= SCORES[p].size for p, k in counts.items())
-    assert abs(sum(counts.values()) - round((1 - sparsity) * TOTAL)) <= len(counts)
+    if name not in OTHER_BUDGET:
+        assert abs(sum(counts.values()) - round((1 - sparsity) * TOTAL)) <= len(counts)
     assert counts == allocation(SCORES, sparsity, GIVEN)
     if sparsity == 0.0:
         assert counts == {p: s.size for p, s in SCORES.items()}
@@ -36,6 +48,20 @@ def test_more_sparsity_never_keeps_more(allocation):
         assert all(less[p] <= more[p] for p in SCORES)
 
 
-def test_one_weight_gets_everything(allocation):
-    one = {"dense": SCORES["dense"]}
-    assert allocation(one, 0.75, plugs.evidence(one)) == {"dense": 120}
+def test_one_weight_gets_everything(name, allocation):
+    one = {"outputs_first": SCORES["outputs_first"]}
+    if name not in {"given", "sap"}:
+        assert allocation(one, 0.75, plugs.evidence(one)) == {"outputs_first": 120}
+
+
+def test_what_it_needs_is_declared(allocation):
+    """With these fields alone it works; without one of them, it is named before a weight is changed."""
+    needs = getattr(allocation, "needs", frozenset())
+    only = lambda fields: Evidence(GIVEN.layouts)._replace(**{f: getattr(GIVEN, f) for f in fields})  # noqa: E731
+    assert allocation(SCORES, 0.5, only(needs)) == allocation(SCORES, 0.5, GIVEN)
+    for field in needs:
+        transform = prune.prune(prune.magnitude(), 0.5, allocation)
+        assert field in transform.needs
+        params, state = transform.init(plugs.draw(), GIVEN)
+        with pytest.raises(ValueError, match=f"{field} is needed"):
+            transform.update(params, state, only(needs - {field}))

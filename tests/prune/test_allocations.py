@@ -34,7 +34,7 @@ def test_water_filling_golden():
     counts, floors = np.array([2, 50, 948]), np.array([30, 30, 30])
     lifted = pooled.lift(counts, floors)
     np.testing.assert_allclose(lifted, golden.NUMBERS["min_keep_guard"], atol=1e-4)
-    assert pooled._settle(lifted, np.array([100, 1000, 9000]), 1000).tolist() == [30, 48, 922]
+    assert pooled.settle(lifted, np.array([100, 1000, 9000]), 1000).tolist() == [30, 48, 922]
 
 
 def test_pooled_lifts_a_layer_to_its_floor_at_the_cost_of_the_others():
@@ -60,7 +60,7 @@ def test_water_filling_keeps_the_total_and_every_floor(data):
         return
     lifted = pooled.lift(counts, floors)
     assert np.isclose(lifted.sum(), counts.sum())
-    whole = pooled._settle(lifted, sizes, int(counts.sum()))
+    whole = pooled.settle(lifted, sizes, int(counts.sum()))
     assert whole.sum() == counts.sum()
     assert (whole >= floors).all()
     assert (whole <= sizes).all()

@@ -7,6 +7,7 @@ Every file in `criteria/`, `allocations/`, `patterns/` and `schedules/` is offer
 
 from spartax import catalog
 from spartax.prune import allocations, criteria, patterns, schedules
+from spartax.prune.allocations.sap import pq_index
 from spartax.prune.learnt_scores import finish, learnt_scores
 from spartax.prune.movement import movement
 from spartax.prune.prune import prune
@@ -20,6 +21,7 @@ __all__ = [
     "learnt_scores",
     "movement",
     "patterns",
+    "pq_index",
     "prune",
     "rigl",
     "schedules",

@@ -23,17 +23,20 @@ def pooled(min_kept: int | float = 0.005) -> Allocation:
     Raises:
       ValueError: `min_kept` outside its range; at use, the floors together exceed `K`.
     """
-    if isinstance(min_kept, int):
-        checks.positive_int("min_kept", min_kept, least=0)
-    else:
-        checks.in_range("min_kept", min_kept, 0.0, 1.0, open_high=True)
+    check_floor(min_kept)
 
     def allocate(scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
         del evidence
         sizes = np.array([score.size for score in scores.values()])
         keep = round((1 - sparsity) * int(sizes.sum()))
         counts = np.asarray(threshold.kth_largest(list(scores.values()), keep).kept, np.int64)
-        kept = _settle(lift(counts, _floors(min_kept, sizes, keep)), sizes, keep)
+        least = least_kept(min_kept, sizes)
+        if least.sum() > keep:
+            raise ValueError(
+                f"min_kept={min_kept} asks for {least.sum()} weights, but this sparsity keeps {keep} of {sizes.sum()}; "
+                "lower min_kept or the sparsity."
+            )
+        kept = settle(lift(counts, least), sizes, keep)
         return dict(zip(scores, kept.tolist()))
 
     return allocate
@@ -58,17 +61,21 @@ def lift(counts: np.ndarray, floors: np.ndarray) -> np.ndarray:
     return np.where(fixed, floors, scaled)
 
 
-def _floors(min_kept: int | float, sizes: np.ndarray, keep: int) -> np.ndarray:
-    floors = np.array([math.ceil(min_kept * n) if isinstance(min_kept, float) else min(min_kept, n) for n in sizes])
-    if floors.sum() > keep:
-        raise ValueError(
-            f"min_kept={min_kept} asks for {floors.sum()} weights, but this sparsity keeps {keep} of {sizes.sum()}; "
-            "lower min_kept or the sparsity."
-        )
-    return floors
+def check_floor(min_kept: int | float) -> None:
+    """The option `min_kept` must be a count, or a fraction of a layer."""
+    if isinstance(min_kept, int):
+        checks.positive_int("min_kept", min_kept, least=0)
+    else:
+        checks.in_range("min_kept", min_kept, 0.0, 1.0, open_high=True)
 
 
-def _settle(counts: np.ndarray, sizes: np.ndarray, keep: int) -> np.ndarray:
+def least_kept(min_kept: int | float, sizes: np.ndarray) -> np.ndarray:
+    """The least count of every layer, `[layers]`."""
+    least = [math.ceil(min_kept * n) if isinstance(min_kept, float) else min(min_kept, n) for n in sizes]
+    return np.array(least, np.int64)
+
+
+def settle(counts: np.ndarray, sizes: np.ndarray, keep: int) -> np.ndarray:
     """Whole numbers: rounded down, and what is left goes to the largest layer that has room."""
     whole = np.floor(counts + 1e-9).astype(np.int64)
     for layer in np.argsort(-sizes, kind="stable"):
