@@ -77,26 +77,44 @@ def compress(
         raise ValueError("transforms: give at least one, such as prune.prune(prune.magnitude()).")
     pipeline = chain(*transforms)
     first, batches = _first(batches, pipeline.needs)
-    usages = None if first is None else inspect(apply_fn, params, _input(first))
-    reasons = _exclusions(params, usages, rule)
-    chosen = {path: w for path, w in tree.weights(params).items() if path not in reasons}
-    originals = {path: dense(w) for path, w in chosen.items()}
-    evidence = Evidence(
-        layouts={path: _layout(w, None if usages is None else usages[path]) for path, w in chosen.items()},
-        key=key,
-        originals=originals,
-        uses=None if usages is None else {path: usages[path].uses for path in chosen},
-    )
+    evidence, reasons = select(apply_fn, params, None if first is None else _input(first), key, rule)
     if pipeline.check is not None:
         pipeline.check(params, evidence)
     apply = compressed(apply_fn)
     if pipeline.needs & MEASURED:
-        evidence = evidence._replace(**_measured(pipeline.needs, apply, params, originals, batches, loss))
+        evidence = evidence._replace(**measure(pipeline.needs, apply, params, evidence.layouts, batches, loss))
     catalog.require(pipeline.needs, evidence)
     new, state = pipeline.init(params, evidence)
     new, _, done = pipeline.update(new, state, evidence)
     info = {p: {"excluded": reasons[p]} if p in reasons else {"steps": _steps(done, p)} for p in tree.weights(params)}
     return Compressed(new, apply, info)
+
+
+def select(
+    apply_fn: ApplyFn, params: Params, x: Any, key: Array | None, rule: Rule | None
+) -> tuple[Evidence, dict[Path, str]]:
+    """Which weights are compressed, with all that is known without data, and why the others are not.
+
+    Args:
+      apply_fn: pure function `(params, x) -> logits [B, K]`.
+      params: pytree of arrays and compressed leaves.
+      x: a batch of inputs or its `jax.ShapeDtypeStruct`; None leaves the axes to the rule of `compress`.
+      key: PRNG key of the evidence.
+      rule: as in `compress`.
+
+    Raises:
+      ValueError: params that do not fit the function, weights that are not finite, a rule that selects nothing.
+    """
+    usages = None if x is None else inspect(apply_fn, params, x)
+    reasons = _exclusions(params, usages, rule)
+    chosen = {path: w for path, w in tree.weights(params).items() if path not in reasons}
+    evidence = Evidence(
+        layouts={path: _layout(w, None if usages is None else usages[path]) for path, w in chosen.items()},
+        key=key,
+        originals={path: dense(w) for path, w in chosen.items()},
+        uses=None if usages is None else {path: usages[path].uses for path in chosen},
+    )
+    return evidence, reasons
 
 
 def _steps(info: Info, path: Path) -> list[dict[str, Any]]:
@@ -161,15 +179,24 @@ def _layout(weight: Any, usage: Usage | None) -> Layout:
     return Layout(tuple(range(weight.ndim - 1)), (weight.ndim - 1,))
 
 
-def _measured(
+def measure(
     needs: Collection[str],
     apply: ApplyFn,
     params: Params,
-    originals: Weights,
+    paths: Collection[Path],
     batches: tuple[Any, ...],
     loss: Loss | None,
 ) -> dict[str, Any]:
-    """The fields of the evidence that take values of batches; those that nobody gave the data for are left out."""
+    """The fields of the evidence that take values of batches; those that nobody gave the data for are left out.
+
+    Args:
+      needs: names of fields; those that take no batches are passed over.
+      apply: function `(params, x) -> logits [B, K]` that accepts compressed leaves.
+      params: pytree of arrays and compressed leaves.
+      paths: the selected weights.
+      batches: `x` or `(x, y)`.
+      loss: `(logits, y) -> [B]`, or its mean.
+    """
     if not batches or isinstance(_input(batches[0]), jax.ShapeDtypeStruct):
         return {}
     judged = loss is not None and all(isinstance(batch, tuple | list) for batch in batches)
@@ -178,15 +205,18 @@ def _measured(
         put = lambda weights, x: apply(tree.replace(params, weights), x)  # noqa: E731
         found["objective"] = Objective(put, batches, loss)
     if "grads" in needs and judged:
-        found["grads"] = _gradients(apply, params, originals, batches, loss)
+        found["grads"] = _gradients(apply, params, paths, batches, loss)
     wanted = [need for need in NEEDS if need in needs and (judged or need != "signals")]
     if wanted:
-        found |= collect(apply, params, batches, wanted, paths=list(originals), loss=loss if judged else None)
+        found |= collect(apply, params, batches, wanted, paths=list(paths), loss=loss if judged else None)
     return found
 
 
-def _gradients(apply: ApplyFn, params: Params, originals: Weights, batches: tuple[Any, ...], loss: Loss) -> Weights:
+def _gradients(
+    apply: ApplyFn, params: Params, paths: Collection[Path], batches: tuple[Any, ...], loss: Loss
+) -> Weights:
     """Gradient of the mean loss over all batches in the dense weights."""
+    originals = {path: dense(w) for path, w in tree.pick(params, paths).items()}
 
     def objective(weights: Weights, params: Params, x: Array, y: Array) -> Array:
         return jnp.mean(loss(apply(tree.replace(params, weights), x), y))
@@ -240,7 +270,7 @@ def chain(*transforms: Transform) -> Transform:
         states, infos = [], []
         for transform, own in zip(transforms, _evidences(evidence, len(transforms))):
             params, state = transform.init(params, own)
-            params, state, info = transform.update(params, state, own)
+            params, state, info = _refreshed(transform, params, state, own)
             states.append(state)
             infos.append(info)
         return params, ChainState(tuple(states), _merged(infos))
@@ -250,10 +280,7 @@ def chain(*transforms: Transform) -> Transform:
             return params, ChainState(state.states), state.report
         states, infos = [], []
         for transform, old, own in zip(transforms, state.states, _evidences(evidence, len(transforms))):
-            if own.step is not None and not transform.due(int(own.step)):
-                states.append(old)
-                continue
-            params, new, info = transform.update(params, old, own)
+            params, new, info = _refreshed(transform, params, old, own)
             states.append(new)
             infos.append(info)
         return params, ChainState(tuple(states)), _merged(infos)
@@ -267,6 +294,13 @@ def chain(*transforms: Transform) -> Transform:
                 transform.check(params, evidence)
 
     return Transform(frozenset().union(*(t.needs for t in transforms)), init, update, check, due)
+
+
+def _refreshed(transform: Transform, params: Params, state: Any, evidence: Evidence) -> tuple[Params, Any, Info]:
+    """The update of one transform of a chain; in training, only when it is due."""
+    if evidence.step is not None and not transform.due(int(evidence.step)):
+        return params, state, {}
+    return transform.update(params, state, evidence)
 
 
 def _evidences(evidence: Evidence, count: int) -> list[Evidence]:

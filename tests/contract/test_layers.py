@@ -30,7 +30,7 @@ ALLOWED = {
     "data": BASE,
     "compress": PROGRAM,
     "checkpoint": PROGRAM,
-    "train": PROGRAM | {"attacks"},
+    "train": PROGRAM | {"attacks", "compress"},
     "measure": PROGRAM | {"attacks"},
     "__init__": {"*"},
 }

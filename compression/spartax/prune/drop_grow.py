@@ -59,7 +59,7 @@ def drop_grow(
         wanted = growth({path: leaf.weight for path, leaf in old.items()}, evidence)
         for path, score in wanted.items():
             checks.finite(f"the growth of {path}", score)
-        moved = {path: int(share * int(state[path])) for path in old}
+        moved = {path: int(share * state[path]) for path in old}
         new = {path: move(leaf, wanted[path], moved[path]) for path, leaf in old.items()}
         info = report({p: x.mask for p, x in new.items()}, {p: x.weight for p, x in new.items()}, evidence)
         info = {path: {**entry, "method": method, "moved": moved[path]} for path, entry in info.items()}

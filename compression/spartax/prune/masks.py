@@ -32,5 +32,4 @@ def exchange(weight: Any, depth: int, new: Masked) -> Any:
 
 
 def _is_mine(depth: int) -> Callable[[Any], bool]:
-    # a jitted training step makes arrays of the numbers in a state
-    return lambda x: isinstance(x, Masked) and depth_of(x.weight) == int(depth)
+    return lambda x: isinstance(x, Masked) and depth_of(x.weight) == depth

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,22 +79,15 @@ def prune(
     if not regrow and criterion.solve is not None:
         raise ValueError("regrow must be True for a criterion that moves the weights it keeps; got False.")
     needs = criterion.needs | getattr(allocation, "needs", frozenset())
+    choices = _Choices(criterion, sparsity, allocation, pattern, regrow, allow_empty)
 
     def check(params: Params, evidence: Evidence) -> None:
-        sizes = {path: math.prod(w.shape) for path, w in tree.pick(params, evidence.layouts).items()}
-        if not allow_empty and round((1 - sparsity) * sum(sizes.values())) < len(sizes):
-            raise ValueError(
-                f"sparsity {sparsity} keeps fewer entries than there are weights: {sum(sizes.values())} entries in "
-                f"{len(sizes)} weights; lower it or pass allow_empty=True."
-            )
-        if fixed is not None:
-            for path, w in tree.pick(params, evidence.layouts).items():
-                _named(path, _fits, pattern, w.shape, round((1 - fixed) * sizes[path]), evidence.layouts[path])
+        _check_shapes(choices, tree.pick(params, evidence.layouts), evidence)
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, dict[Path, int]]:
         check(params, evidence)
         weights = tree.pick(params, evidence.layouts)
-        kept = {path: Masked(w, jnp.asarray(np.ones(w.shape, np.bool_))) for path, w in weights.items()}
+        kept = {path: _full(w) for path, w in weights.items()}
         return tree.replace(params, kept), {path: depth_of(w) for path, w in weights.items()}
 
     def update(params: Params, state: dict[Path, int], evidence: Evidence) -> tuple[Params, dict[Path, int], Info]:
@@ -103,22 +96,10 @@ def prune(
         if schedule.forgets:
             found = {path: _named(path, _forgotten, leaf) for path, leaf in found.items()}
         target = sparsity if evidence.step is None else schedule.sparsity(sparsity, int(evidence.step))
-        pruned = pruned_to(target, found, evidence) if target > 0 else {p: _full(leaf) for p, leaf in found.items()}
+        pruned = _pruned(choices._replace(sparsity=target), found, evidence)
         new = {path: exchange(w, state[path], pruned[path]) for path, w in tree.pick(params, state).items()}
         masks, left = {p: w.mask for p, w in pruned.items()}, {p: _dense(w) for p, w in pruned.items()}
         return tree.replace(params, new), state, report(masks, left, evidence)
-
-    def pruned_to(target: float, found: dict[Path, Masked], evidence: Evidence) -> dict[Path, Masked]:
-        inside = {path: leaf.weight for path, leaf in found.items()}
-        scores, finish = _ranked(criterion, inside, evidence)
-        _check_scores(scores, inside)
-        if not regrow:  # in place, since `finish` looks at these
-            scores |= {path: _behind(score, found[path].mask) for path, score in scores.items()}
-        counts = _counted(_allocated(allocation, pattern, scores, target, evidence), allow_empty)
-        counts = counts if regrow else _at_most_alive(counts, found)
-        pruned = {path: Masked(*_named(path, finish, path, counts[path], pattern)) for path in scores}
-        _check_masks(pruned)
-        return pruned
 
     return Transform(needs, init, update, check, schedule.due)
 
@@ -126,8 +107,47 @@ def prune(
 _dense = jax.jit(dense)
 
 
-def _full(leaf: Masked) -> Masked:
-    return Masked(leaf.weight, jnp.asarray(np.ones(leaf.shape, np.bool_)))
+class _Choices(NamedTuple):
+    """What `prune` was asked for."""
+
+    criterion: Criterion
+    sparsity: float
+    allocation: Allocation
+    pattern: Pattern
+    regrow: bool
+    allow_empty: bool
+
+
+def _check_shapes(choices: _Choices, weights: Weights, evidence: Evidence) -> None:
+    pattern, sizes = choices.pattern, {path: math.prod(w.shape) for path, w in weights.items()}
+    if not choices.allow_empty and round((1 - choices.sparsity) * sum(sizes.values())) < len(sizes):
+        raise ValueError(
+            f"sparsity {choices.sparsity} keeps fewer entries than there are weights: {sum(sizes.values())} entries in "
+            f"{len(sizes)} weights; lower it or pass allow_empty=True."
+        )
+    fixed = getattr(pattern, "sparsity", None)
+    for path, w in weights.items() if fixed is not None else ():
+        _named(path, _fits, pattern, w.shape, round((1 - fixed) * sizes[path]), evidence.layouts[path])
+
+
+def _pruned(choices: _Choices, found: dict[Path, Masked], evidence: Evidence) -> dict[Path, Masked]:
+    """The weights under new masks."""
+    if choices.sparsity == 0:
+        return {path: _full(leaf.weight) for path, leaf in found.items()}
+    inside = {path: leaf.weight for path, leaf in found.items()}
+    scores, finish = _ranked(choices.criterion, inside, evidence)
+    _check_scores(scores, inside)
+    if not choices.regrow:  # in place, since `finish` looks at these
+        scores |= {path: _behind(score, found[path].mask) for path, score in scores.items()}
+    counts = _allocated(choices.allocation, choices.pattern, scores, choices.sparsity, evidence)
+    counts = _counted(counts if choices.regrow else _at_most_alive(counts, found), choices.allow_empty)
+    pruned = {path: Masked(*_named(path, finish, path, counts[path], choices.pattern)) for path in scores}
+    _check_masks(pruned)
+    return pruned
+
+
+def _full(weight: Any) -> Masked:
+    return Masked(weight, jnp.asarray(np.ones(weight.shape, np.bool_)))
 
 
 def _forgotten(leaf: Masked) -> Masked:

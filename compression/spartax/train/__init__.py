@@ -5,18 +5,24 @@ from spartax.train import losses
 from spartax.train.batch_stats import reestimate_batch_stats
 from spartax.train.fit import fit
 from spartax.train.network import Loss, Network, TrainApply
+from spartax.train.refresh import Method, Refresh, begin, make_refresh, restart_moments
 from spartax.train.step import State, init_state, make_step
 
 __all__ = [
     "Loss",
+    "Method",
     "Network",
+    "Refresh",
     "State",
     "TrainApply",
+    "begin",
     "fit",
     "init_state",
     "losses",
+    "make_refresh",
     "make_step",
     "reestimate_batch_stats",
+    "restart_moments",
 ]
 
 __getattr__, __dir__ = catalog.exports(__name__, losses)

@@ -9,8 +9,10 @@ import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spartax.records import Array
+from spartax.train.refresh import Refresh
 from spartax.train.step import State, Step
 
+_REFRESH_KEYS = 2**31  # keys of refreshes begin where those of steps end
 _CHECK_EVERY = 10  # steps between two looks at the loss: looking waits for the device
 
 
@@ -20,6 +22,7 @@ def fit(
     batches: Iterable[tuple[Any, ...]],
     key: Array,
     *,
+    refresh: Refresh | None = None,
     total: int | None = None,
     name: str = "train",
     progress: bool = True,
@@ -33,6 +36,8 @@ def fit(
       state: from `init_state`, or of an earlier `fit`; its memory is reused.
       batches: `(x [B, ...], y [B], ...)`, as `data.batches` gives.
       key: PRNG key.
+      refresh: from `train.make_refresh`: masks follow the schedule of a method; where a step is due for it, they are
+        refreshed before that step, on its batch.
       total: number of batches, for the time left.
       name: shown beside the bar.
       progress: whether to show it.
@@ -49,6 +54,8 @@ def fit(
     with _bar(progress) as bar:
         task = bar.add_task(name, total=total, note="")
         for number, (x, y, *_) in enumerate(batches):
+            if refresh is not None and refresh.due(first + number):
+                state = refresh.update(state, jax.random.fold_in(key, _REFRESH_KEYS + first + number), x, y)
             state, loss = step(state, jax.random.fold_in(key, first + number), x, y)
             losses.append(loss)
             images += len(y)

@@ -22,6 +22,7 @@ class State(NamedTuple):
       others: the other collections of `variables`, such as `{"batch_stats": ...}`; None when there are no collections.
       opt_state: state of the optimizer.
       step: number of steps done, int32.
+      method: what a compression in training knows (`train.begin`); None without one.
     """
 
     trainable: Params
@@ -29,6 +30,7 @@ class State(NamedTuple):
     others: dict[str, Any] | None
     opt_state: Any
     step: Array
+    method: Any = None
 
     @property
     def variables(self) -> Params:
@@ -36,11 +38,26 @@ class State(NamedTuple):
         params = tree.merge(self.trainable, self.fixed)
         return params if self.others is None else {"params": params, **self.others}
 
+    def part(self, which: Params, variables: Params) -> Params:
+        """The params of `variables` where `which` (trainable or fixed) holds something, None elsewhere."""
+        params = variables if self.others is None else variables["params"]
+        return jax.tree.map(lambda old, new: None if old is None else new, which, params, is_leaf=lambda x: x is None)
+
+    def with_params(self, variables: Params) -> "State":
+        """The state with the params of `variables`, which have the structure of its own, placed like its own."""
+        trainable, fixed = (
+            jax.tree.map(lambda old, new: jax.device_put(new, old.sharding), old, self.part(old, variables))
+            for old in (self.trainable, self.fixed)
+        )
+        return self._replace(trainable=trainable, fixed=fixed)
+
 
 Step = Callable[[State, Array, Array, Array], tuple[State, Array]]  # (state, key, x, y) -> (state, loss)
 
 
-def init_state(variables: Params, tx: optax.GradientTransformation, rule: Rule | None = None) -> State:
+def init_state(
+    variables: Params, tx: optax.GradientTransformation, rule: Rule | None = None, method: Any = None
+) -> State:
     """The state before the first step.
 
     Args:
@@ -48,19 +65,20 @@ def init_state(variables: Params, tx: optax.GradientTransformation, rule: Rule |
         trained. Compressed leaves are welcome.
       tx: optimizer.
       rule: `(path, array) -> bool`, which floating arrays of the params are trained (`tree.split`); all when left out.
+      method: from `train.begin`, for compression in training.
     """
     in_collections = isinstance(variables, dict) and "params" in variables
     params = variables["params"] if in_collections else variables
     others = {name: value for name, value in variables.items() if name != "params"} if in_collections else None
     # copies, because `make_step` reuses the memory of a state
     trainable, fixed, others = jax.tree.map(jnp.array, (*tree.split(params, rule), others))
-    return State(trainable, fixed, others, tx.init(trainable), jnp.zeros((), jnp.int32))
+    return State(trainable, fixed, others, tx.init(trainable), jnp.zeros((), jnp.int32), method)
 
 
 def make_step(
     loss: Loss, tx: optax.GradientTransformation, apply: ApplyFn, train_apply: TrainApply | None = None
 ) -> Step:
-    """A jitted `step(state, key, x, y) -> (state, loss)`. The memory of the given state is reused.
+    """`step(state, key, x, y) -> (state, loss)`, compiled once. The memory of the given state is reused.
 
     Args:
       loss: such as `losses.clean()` or `losses.pgd_at(attack)`.
@@ -72,7 +90,7 @@ def make_step(
     forward = train_apply or (lambda variables, x: (apply(variables, x), {}))
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: State, key: Array, x: Array, y: Array) -> tuple[State, Array]:
+    def compiled(state: State, key: Array, x: Array, y: Array) -> tuple[State, Array]:
         def value(trainable: Params) -> tuple[Array, dict[str, Any]]:
             variables = state._replace(trainable=trainable).variables
             network = Network(functools.partial(apply, variables), functools.partial(forward, variables))
@@ -83,5 +101,9 @@ def make_step(
         trainable = optax.apply_updates(state.trainable, changes)
         others = {**state.others, **updates} if state.others is not None else None
         return State(trainable, state.fixed, others, opt_state, state.step + 1), total
+
+    def step(state: State, key: Array, x: Array, y: Array) -> tuple[State, Array]:
+        new, total = compiled(state._replace(method=None), key, x, y)  # it stays on the host
+        return new._replace(method=state.method), total
 
     return step

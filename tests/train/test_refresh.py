@@ -1,0 +1,169 @@
+"""Pruning inside the training loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import spartax as sx
+from spartax import prune, quantize, train
+from spartax.compress import chain
+
+pytestmark = pytest.mark.core
+KEY = jax.random.key(0)
+
+
+def mlp(params, x):
+    return jax.nn.relu(x @ params["first"]) @ params["second"] + params["bias"]
+
+
+def problem():
+    rng = np.random.default_rng(0)
+    params = {"first": rng.normal(size=(6, 12)), "second": rng.normal(size=(12, 3)), "bias": np.zeros(3)}
+    x = rng.normal(size=(16, 6)).astype(np.float32)
+    return jax.tree.map(jnp.float32, params), x, (x.sum(1) > 0).astype(np.int32) + (x[:, 0] > 0)
+
+
+def counted(loss):
+    """The loss, and how often it was traced."""
+    traces = []
+
+    def traced(network, key, x, y):
+        traces.append(1)
+        return loss(network, key, x, y)
+
+    return traced, traces
+
+
+def start(transform, tx, loss=None, params=None):
+    """(step, state, refresh) of a run on the problem."""
+    apply, loss = sx.compressed(mlp), loss or train.clean()
+    params = problem()[0] if params is None else params
+    variables, method = train.begin(transform, apply, params, problem()[1], KEY)
+    state = train.init_state(variables, tx, method=method)
+    return train.make_step(loss, tx, apply), state, train.make_refresh(transform, loss, tx, apply)
+
+
+def run(step, state, refresh, count):
+    return train.fit(step, state, [problem()[1:]] * count, KEY, refresh=refresh, progress=False)[0]
+
+
+def zeros(state):
+    return {p: int((np.asarray(state.variables[p].mask) == 0).sum()) for p in ("first", "second")}
+
+
+def test_masked_weights_stay_out_of_a_thousand_steps_compiled_once():
+    """Momentum and weight decay move what lies under the masks; the function does not see it."""
+    transform = prune.prune(prune.magnitude(), 0.75, prune.uniform(), schedule=prune.cubic(100, 700, every=100))
+    loss, traces = counted(train.clean())
+    step, state, refresh = start(transform, optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.05, 0.9)), loss)
+    state = run(step, state, refresh, 500)
+    done = prune.cubic(100, 700, every=100).sparsity(0.75, 499)
+    assert zeros(state) == {"first": 72 - round((1 - done) * 72), "second": 36 - round((1 - done) * 36)}
+    state = run(step, state, refresh, 500)
+    assert zeros(state) == {"first": 54, "second": 27}
+    assert len(traces) == 1
+    x = problem()[1]
+    params = state.variables
+    other = {p: sx.Masked(jnp.where(w.mask, w.weight, 1e9), w.mask) if p != "bias" else w for p, w in params.items()}
+    np.testing.assert_array_equal(sx.compressed(mlp)(params, x), sx.compressed(mlp)(other, x))
+    removed = ~np.asarray(params["first"].mask)
+    assert np.all(np.asarray(params["first"].weight)[removed] != 0)  # it is the mask that keeps them out
+    assert state.method.info["first"]["kept"] == 18
+
+
+def test_rigl_grows_by_the_gradient_of_the_dense_weight_and_restarts_moments():
+    transform, tx = prune.rigl(0.5, prune.uniform(), end=100, every=10), optax.adam(1e-2)
+    step, state, refresh = start(transform, tx)
+    state = run(step, state, None, 10)
+    old = state.variables
+    _, x, y = problem()
+    gradient = jax.grad(lambda p: jnp.mean(-jax.nn.log_softmax(mlp(p, x))[np.arange(len(y)), y]))(sx.dense(old))
+    size, mask = np.abs(sx.dense(old["first"])), np.array(old["first"].mask)
+    count = int(0.15 * (1 + np.cos(np.pi / 10)) * 36)
+    kept = np.zeros(72, bool)
+    kept[np.argsort(-np.where(mask, size, -1), axis=None, kind="stable")[: 36 - count]] = True
+    wanted = np.where(kept, -1, np.abs(np.ravel(gradient["first"])))
+    kept[np.argsort(-wanted, kind="stable")[:count]] = True
+    before = jax.tree.map(np.array, state.opt_state[0])
+    new = refresh.update(state, KEY, x, y)
+    np.testing.assert_array_equal(new.variables["first"].mask, kept.reshape(6, 12))
+    fresh = kept.reshape(6, 12) & ~mask
+    assert fresh.sum() > 3
+    np.testing.assert_array_equal(np.asarray(new.variables["first"].weight)[fresh], 0)
+    for moment in ("mu", "nu"):
+        was, now = (np.asarray(getattr(s, moment)["first"].weight) for s in (before, new.opt_state[0]))
+        np.testing.assert_array_equal(now, np.where(fresh, 0, was))
+    np.testing.assert_array_equal(new.opt_state[0].mu["bias"], before.mu["bias"])
+    assert int(new.opt_state[0].count) == 10
+
+
+def test_rigl_trains_with_a_step_compiled_once_and_exact_counts():
+    loss, traces = counted(train.clean())
+    step, state, refresh = start(prune.rigl(0.75, end=90, every=10), optax.sgd(0.1, 0.9), loss)
+    masks = np.asarray(state.variables["first"].mask)
+    kept = dict(state.method.state)
+    first = float(step(start(prune.rigl(0.75, end=90), optax.sgd(0.1, 0.9))[1], KEY, *problem()[1:])[1])
+    state = run(step, state, refresh, 100)
+    assert {p: int(state.variables[p].mask.sum()) for p in kept} == kept
+    assert np.any(masks != state.variables["first"].mask)
+    assert float(step(state, KEY, *problem()[1:])[1]) < 0.6 * first
+    assert len(traces) == 2  # the step and the dense gradient
+
+
+def test_a_continued_run_is_one_long_run():
+    step, state, refresh = start(prune.sparse_evolution(0.5, end=90, every=7), optax.sgd(0.1))
+    whole = run(step, state, refresh, 30)
+    halves = run(step, start(prune.sparse_evolution(0.5, end=90, every=7), optax.sgd(0.1))[1], refresh, 14)
+    halves = run(step, halves, refresh, 16)
+    jax.tree.map(np.testing.assert_array_equal, halves.variables, whole.variables)
+
+
+def test_of_a_chain_only_what_is_due_is_refreshed():
+    """Pruning at step 3; codes are fixed at the start."""
+    transform = chain(
+        prune.prune(prune.magnitude(), 0.5, schedule=prune.one_shot(3)), quantize.quantize(quantize.integer(8))
+    )
+    step, state, refresh = start(transform, optax.sgd(0.0))
+    codes = np.array(jax.tree.leaves(state.variables["first"].weight)[0])
+    state = run(step, state, refresh, 3)
+    assert state.variables["first"].mask.all()
+    state = run(step, state, refresh, 1)
+    assert sum(zeros(state).values()) == 54
+    np.testing.assert_array_equal(jax.tree.leaves(state.variables["first"].weight)[0], codes)
+    assert state.method.info["first"]["steps"][0]["kept"] < 72
+
+
+def test_criteria_that_measure_get_the_batch():
+    """A stand-in for criteria that look at activations: keep the inputs with the largest moments."""
+    seen = {}
+
+    def score(weights, evidence):
+        seen.update(evidence.moments)
+        return {p: jnp.diagonal(evidence.moments[p])[:, None] + 0 * w for p, w in weights.items()}
+
+    criterion = prune.magnitude()._replace(needs=frozenset({"moments"}), score=score)
+    step, state, refresh = start(prune.prune(criterion, 0.5, prune.uniform()), optax.sgd(0.0))
+    state = run(step, state, refresh, 1)
+    x = problem()[1]
+    np.testing.assert_allclose(seen["first"], x.T @ x / len(x), rtol=1e-4, atol=1e-5)
+    rows = np.argsort(-(x**2).sum(0))[:3]
+    assert sorted(np.flatnonzero(np.asarray(state.variables["first"].mask).all(1))) == sorted(rows)
+
+
+def test_collections_and_a_method_that_is_missing():
+    params, x, y = problem()
+    variables = {"params": params, "batch_stats": {"mean": jnp.zeros(6)}}
+    apply = sx.compressed(lambda v, x: mlp(v["params"], x - v["batch_stats"]["mean"]))
+    transform, tx = prune.prune(prune.magnitude(), 0.5), optax.sgd(0.1)
+    wrapped, method = train.begin(transform, apply, variables, x, KEY)
+    assert set(method.layouts) == {"params/first", "params/second"}
+    refresh = train.make_refresh(transform, train.clean(), tx, apply)
+    state = refresh.update(train.init_state(wrapped, tx, method=method), KEY, x, y)
+    assert (
+        int(sum(w.mask.sum() for w in (state.variables["params"]["first"], state.variables["params"]["second"]))) == 54
+    )
+    np.testing.assert_array_equal(state.variables["batch_stats"]["mean"], np.zeros(6))
+    with pytest.raises(ValueError, match=r"state.method must be the Method that train.begin gave; got NoneType"):
+        refresh.update(train.init_state(wrapped, tx), KEY, x, y)
