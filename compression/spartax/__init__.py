@@ -22,7 +22,7 @@ from spartax.checkpoint import restore, save
 from spartax.compress import chain, compress
 from spartax.kernels.paths import kernels
 from spartax.measure.size import summary
-from spartax.program import collect, compressed, explain, fast_gradients, inspect, straight_through
+from spartax.program import collect, compressed, explain, fast_gradients, groups, inspect, straight_through
 from spartax.tree import merge, split
 
 __version__ = "0.1.0"
@@ -43,6 +43,7 @@ __all__ = [
     "dense",
     "explain",
     "fast_gradients",
+    "groups",
     "inspect",
     "kernels",
     "matmul",

@@ -3,11 +3,15 @@
 from spartax.program.collect import collect
 from spartax.program.compressed import compressed
 from spartax.program.fast_gradients import fast_gradients
+from spartax.program.groups import Group, Member, groups
 from spartax.program.inspect import Usage, explain, inspect
 from spartax.program.relevance import alpha_beta, epsilon, relevance
+from spartax.program.resized import resized
 from spartax.program.straight_through import straight_through
 
 __all__ = [
+    "Group",
+    "Member",
     "Usage",
     "alpha_beta",
     "collect",
@@ -15,7 +19,9 @@ __all__ = [
     "epsilon",
     "explain",
     "fast_gradients",
+    "groups",
     "inspect",
     "relevance",
+    "resized",
     "straight_through",
 ]

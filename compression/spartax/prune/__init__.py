@@ -2,29 +2,40 @@
 
 Every file in `criteria/`, `allocations/`, `patterns/` and `schedules/` is offered here under its own name:
 `prune.magnitude()`. `learnt_scores` and `movement` learn the masks in training instead; `finish` fixes them. `rigl` and
-`sparse_evolution` train sparse from the start and move the masks.
+`sparse_evolution` train sparse from the start and move the masks. `group_scores`, `select_channels`, `mask_groups` and
+`shrink` remove whole channels.
 """
 
 from spartax import catalog
 from spartax.prune import allocations, criteria, patterns, schedules
 from spartax.prune.allocations.sap import pq_index
+from spartax.prune.group_scores import group_scores
 from spartax.prune.learnt_scores import finish, learnt_scores
+from spartax.prune.mask_groups import dead_channels, mask_groups
 from spartax.prune.movement import movement
 from spartax.prune.prune import prune
 from spartax.prune.rigl import rigl
+from spartax.prune.select_channels import select_channels
+from spartax.prune.shrink import Shrunk, shrink
 from spartax.prune.sparse_evolution import sparse_evolution
 
 __all__ = [
+    "Shrunk",
     "allocations",
     "criteria",
+    "dead_channels",
     "finish",
+    "group_scores",
     "learnt_scores",
+    "mask_groups",
     "movement",
     "patterns",
     "pq_index",
     "prune",
     "rigl",
     "schedules",
+    "select_channels",
+    "shrink",
     "sparse_evolution",
 ]
 
