@@ -107,8 +107,9 @@ def _role(usages: dict[Path, Usage], path: Path, axis: int) -> str:
 
 
 def _named(made: list[Group]) -> dict[str, Group]:
+    """Those that can be cut come first, and choose their names first."""
     named: dict[str, Group] = {}
-    for group in made:
+    for group in sorted(made, key=lambda g: g.frozen is not None):
         producers = [m.path for m in group.members if m.role == "output"]
         name = base = producers[0] if producers else group.members[0].path
         count = 1
