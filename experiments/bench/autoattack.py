@@ -30,11 +30,11 @@ def rows(quick: bool) -> list[Row]:
 
     def row(name: str, seconds: float, compiled: float, counts: tuple[int, int], note: str) -> Row:
         ideal = counts[0] * forward + counts[1] * max(backward - forward, 0.0)
-        times = (measure.Latency(value, value, value, 1) for value in (seconds, ideal))
+        took, needed = (measure.Latency(value, value, value, 1) for value in (seconds, ideal))
         note = (
             f"{note}; {len(y) / seconds:,.3g} images/s; {compiled:.1f} s to compile; overhead {seconds / ideal - 1:.0%}"
         )
-        return Row(f"{what}: {name}", "passes x time of a pass", *times, note)
+        return Row(f"{what}: {name}", "passes x time of a pass", took, needed, note)
 
     found = []
     for name, counts in result.passes.items():
@@ -43,7 +43,7 @@ def rows(quick: bool) -> list[Row]:
             note = f"{counts[0]:,} forward, {counts[1]:,} backward; {left:.2%} left"
             seconds = result.seconds[name]
             found.append(row(name, seconds, first.seconds[name] - seconds, counts, note))
-    total = tuple(map(sum, zip(*result.passes.values())))
+    total = sum(f for f, _ in result.passes.values()), sum(b for _, b in result.passes.values())
     seconds = sum(result.seconds.values())
     note = f"{_survivor(classes=10)}; peak memory {_peak() / 2**20:,.0f} MB"
     return [*found, row("all", seconds, sum(first.seconds.values()) - seconds, total, note)]

@@ -10,8 +10,12 @@ import numpy as np
 
 def run(attack, logits_fn, x, y, *, index=None, **options):
     """The attack under jit, with key 0."""
-    call = jax.jit(lambda x, y, index, options: attack(jax.random.key(0), logits_fn, x, y, index=index, **options))
-    return call(x, y, jnp.arange(x.shape[0]) if index is None else index, options)
+    return _jitted(attack, logits_fn)(x, y, jnp.arange(x.shape[0]) if index is None else index, options)
+
+
+@functools.lru_cache(maxsize=1)
+def _jitted(attack, logits_fn):
+    return jax.jit(lambda x, y, index, options: attack(jax.random.key(0), logits_fn, x, y, index=index, **options))
 
 
 def linear(seed: int = 0, shape: tuple[int, ...] = (4, 4, 2), classes: int = 5, scale: float = 1.0):

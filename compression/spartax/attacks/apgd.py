@@ -1,5 +1,6 @@
 """APGD: projected gradient ascent that finds its own step sizes."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from spartax.attacks import losses, objective, threats
 from spartax.attacks.apgd_l1 import sparse
 from spartax.attacks.apgd_rules import Rule, halving, rows
 from spartax.attacks.network import Network
-from spartax.attacks.resumable import Outcome, Resumable, Rows
+from spartax.attacks.resumable import Outcome, Resumable, Rows, reshaped
 from spartax.records import Array
 
 
@@ -136,7 +137,14 @@ def resumable(settings: Settings, start, described: dict, restarts: int) -> Resu
     ranks = described.get("targets", 1)
 
     def advance(network: Network, state: State, count: Array | int) -> State:
-        return jax.lax.fori_loop(0, count, lambda _, state: iterate(settings, network, state), state)
+        shape = state.x0.shape
+
+        def on_rows(x: Array, keys: Array) -> Array:
+            return network(x.reshape(shape), keys)
+
+        state = reshaped(state, (shape[0], math.prod(shape[1:])))
+        state = jax.lax.fori_loop(0, count, lambda _, state: iterate(settings, on_rows, state), state)
+        return reshaped(state, shape)
 
     return Resumable(
         name="apgd-t" if settings.targeted else "apgd",

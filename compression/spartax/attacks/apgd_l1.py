@@ -84,26 +84,39 @@ def project(x: Array, x0: Array, radius: Array | float) -> Array:
 
 def changed(x: Array, x0: Array) -> Array:
     """How many entries of every example differ, float32 [B]."""
-    return jnp.sum((x != x0).reshape(x.shape[0], -1), axis=1).astype(jnp.float32)
+    return jnp.sum((x != x0).astype(jnp.float32).reshape(x.shape[0], -1), axis=1)
 
 
 def largest(gradient: Array, part: Array) -> Array:
     """Signs of the `part[i]` fraction of largest entries of example `i` (at least one), 0 elsewhere."""
     size = math.prod(gradient.shape[1:])
     rank = jnp.clip(jnp.floor((1 - part) * size), 0, size - 1).astype(jnp.int32)
-    least = threats.per_example(ranked(jnp.abs(gradient), rank), gradient)
+    least = threats.per_example(least_above(jnp.abs(gradient), rank), gradient)
     return jnp.where(jnp.abs(gradient) >= least, jnp.sign(gradient), 0.0)
 
 
-def ranked(values: Array, rank: Array) -> Array:
-    """The `rank[i]`-th smallest (from 0) of the entries of example `i`, none of them negative; [B].
+def least_above(values: Array, rank: Array) -> Array:
+    """A number that the `rank[i]`-th smallest entry (from 0) of example `i` reaches, and no smaller entry does; [B].
 
-    Found bit by bit: floats that are not negative are ordered like their bits, and 31 counts cost less than a sort.
+    No entry is negative, so that floats are ordered like their bits. These are searched by interpolation, every third
+    time by halving: ten counts or so, each far cheaper than a sort.
     """
     bits = lax.bitcast_convert_type(values.reshape(values.shape[0], -1), jnp.int32)
 
-    def decide(step: Array, low: Array) -> Array:
-        raised = low | (1 << (30 - step))
-        return jnp.where(jnp.sum(bits < raised[:, None], axis=1) <= rank, raised, low)
+    def unfinished(state: tuple[Array, ...]) -> Array:
+        low, below_low, high, _, _ = state
+        return jnp.any((below_low != rank) & (high - low > 1))
 
-    return lax.bitcast_convert_type(lax.fori_loop(0, 31, decide, jnp.zeros_like(rank)), jnp.float32)
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        low, below_low, high, below_high, number = state
+        share = (rank + 0.5 - below_low) / (below_high - below_low)
+        width = (high - low).astype(jnp.float32) * jnp.where(number % 3 == 2, 0.5, share)
+        at = jnp.clip(low + width.astype(jnp.int32), low + 1, high - 1)
+        below = jnp.sum((bits < at[:, None]).astype(jnp.float32), axis=1)
+        up, down = (below <= rank) & (below_low != rank), below > rank
+        low, below_low = jnp.where(up, at, low), jnp.where(up, below, below_low)
+        return low, below_low, jnp.where(down, at, high), jnp.where(down, below, below_high), number + 1
+
+    zero = jnp.zeros_like(rank, jnp.float32)
+    start = jnp.zeros_like(rank), zero, jnp.max(bits, axis=1) + 1, zero + bits.shape[1], jnp.zeros((), jnp.int32)
+    return lax.bitcast_convert_type(lax.while_loop(unfinished, step, start)[0], jnp.float32)

@@ -109,6 +109,8 @@ def autoattack(
         index: Array | None = None,
         routes: Mapping[str, LogitsFn] | None = None,
     ) -> AutoAttackResult:
+        if not len(x):
+            raise ValueError("x must hold at least one image; got none.")
         given = problem(key, logits_fn, np.asarray(x), np.asarray(y), index)  # whatever mesh they lie on
         models = {"": logits_fn, **(routes or {})}
         # Only a model whose weights are arguments may keep what is compiled: a closure would never leave memory.

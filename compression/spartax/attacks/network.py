@@ -97,8 +97,8 @@ def problem(
     """Checks the arguments of an attack and prepares them.
 
     Raises:
-      ValueError: images outside [0, 1], labels that are not integers in [0, K), logits that are not [B, K], an index
-        of the wrong shape.
+      ValueError: images outside [0, 1], labels that are not integers in [0, K), logits that are not [B, K] with K of at
+        least two, an index of the wrong shape.
     """
     model = network(logits_fn)
     with jax.ensure_compile_time_eval():  # values that are known stay known, also while the attack is being traced
@@ -109,6 +109,8 @@ def problem(
             raise ValueError(f"index must have shape {y.shape}, one dataset index per image; got {index.shape}.")
     images, keys = jnp.asarray(x, jnp.float32), example_keys(key, jnp.asarray(index))
     classes = jax.eval_shape(model, images, keys).shape[1]
+    if classes < 2:
+        raise ValueError(f"logits_fn must return [B, K] with at least two classes; got K = {classes}.")
     with jax.ensure_compile_time_eval():
         checks.labels("y", y, batch=x.shape[0], classes=classes)
     return Problem(model, images, jnp.asarray(y, jnp.int32), keys, classes)

@@ -92,6 +92,12 @@ def all_runs(
     return jax.lax.fori_loop(0, attack.runs(given.classes), run, objective.nothing(given.x)).x
 
 
+def reshaped(state: Any, shape: tuple[int, ...]) -> Any:
+    """The state with its images in another shape: sums and steps are several times faster on [B, d] than on images."""
+    images = state.x0.shape
+    return jax.tree.map(lambda leaf: leaf.reshape(shape) if leaf.shape == images else leaf, state)
+
+
 class Whole(NamedTuple):
     """State of an attack that cannot be paused."""
 
