@@ -126,8 +126,9 @@ def _check_shapes(choices: _Choices, weights: Weights, evidence: Evidence) -> No
             f"{len(sizes)} weights; lower it or pass allow_empty=True."
         )
     fixed = getattr(pattern, "sparsity", None)
-    for path, w in weights.items() if fixed is not None else ():
-        _named(path, _fits, pattern, w.shape, round((1 - fixed) * sizes[path]), evidence.layouts[path])
+    if fixed is not None:
+        for path, w in weights.items():
+            _named(path, _fits, pattern, w.shape, round((1 - fixed) * sizes[path]), evidence.layouts[path])
 
 
 def _pruned(choices: _Choices, found: dict[Path, Masked], evidence: Evidence) -> dict[Path, Masked]:

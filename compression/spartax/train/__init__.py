@@ -4,6 +4,7 @@ from spartax import catalog
 from spartax.train import losses
 from spartax.train.batch_stats import reestimate_batch_stats
 from spartax.train.fit import fit
+from spartax.train.lottery import Ticket, lottery
 from spartax.train.network import Loss, Network, TrainApply
 from spartax.train.refresh import Method, Refresh, begin, make_refresh, restart_moments
 from spartax.train.step import State, init_state, make_step
@@ -14,11 +15,13 @@ __all__ = [
     "Network",
     "Refresh",
     "State",
+    "Ticket",
     "TrainApply",
     "begin",
     "fit",
     "init_state",
     "losses",
+    "lottery",
     "make_refresh",
     "make_step",
     "reestimate_batch_stats",

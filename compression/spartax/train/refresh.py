@@ -136,7 +136,7 @@ def restart_moments(tx: optax.GradientTransformation, opt_state: Any, grown: Par
       grown: bool arrays (or single bools) in the structure of the trained params.
     """
     return optax.tree_utils.tree_map_params(
-        tx, lambda moment, fresh: jnp.where(fresh, 0, moment).astype(moment.dtype), opt_state, grown
+        tx.init, lambda moment, fresh: jnp.where(fresh, 0, moment).astype(moment.dtype), opt_state, grown
     )
 
 
