@@ -7,7 +7,8 @@ import pytest
 
 import spartax as sx
 from spartax import models, prune, quantize, tree
-from tests.prune.channels import MODELS, conv, images, network, normal, removal
+from spartax.program import resized
+from tests.prune.channels import MODELS, conv, images, network, normal, removal, variables
 
 BASIC_BLOCK = [  # golden: conv1-out = bn1 = conv2-in is a group of its own
     ("batch_stats/layer1_0/bn1/mean", 0, "vector"),
@@ -200,17 +201,18 @@ def test_a_layer_of_a_stack_that_still_feeds_a_channel_keeps_it():
     assert prune.shrink(fn, masked, x).report.removed == {"w0": (1, 5)}
 
 
-def test_embeddings_sorting_slicing_and_splitting():
+def test_embeddings_sorting_slicing_splitting_stacking_and_tiling():
     def fn(p, ids):
         h = p["w0"][ids]  # rows stay, columns may go
         h = jnp.sort(h, axis=1) + jnp.flip(jnp.cumsum(h, axis=1), axis=1)
         a, b = jnp.split(jax.nn.silu(h @ p["w1"]), 2, axis=-1)
-        return (a * b)[:, 0, :3] @ p["w2"] + jnp.expand_dims(jnp.arange(2.0), 0)
+        c = jnp.max(jnp.stack([a, jnp.unstack(jnp.stack([b, a], 1), axis=1)[0]]), axis=0)
+        return jnp.tile((c * b)[:, 0, :3], (1, 2)) @ p["w2"] + jnp.expand_dims(jnp.arange(2.0), 0)
 
     ids = jnp.array([[0, 1, 2], [3, 3, 1]])
-    groups, _, _ = removal(fn, normal((4, 5), (5, 8), (3, 2)), ids)
+    groups, _, _ = removal(fn, normal((4, 5), (5, 8), (6, 2)), ids)
     assert groups["w0"].size == 5
-    assert [m.indices.tolist() for m in groups["w1"].members] == [[[0, 4], [1, 5], [2, 6]], [[0], [1], [2]]]
+    assert [m.indices.tolist() for m in groups["w1"].members] == [[[0, 4], [1, 5], [2, 6]], [[0, 3], [1, 4], [2, 5]]]
     assert groups["w0 (2)"].frozen == "looked up by gather"
 
 
@@ -234,6 +236,16 @@ def test_groups_of_a_group_normalization_go_whole():
         (lambda h: h * jnp.arange(4.0), "iota"),
         (lambda h: jnp.cumsum(h, axis=-1), "cumsum"),
         (lambda h: jnp.exp(h).sum(-1, keepdims=True) + h, "does not vanish"),
+        (
+            lambda h: (h + jnp.maximum(jnp.full(4, -1.0), jnp.full(4, -2.0))).sum(-1, keepdims=True) + h,
+            "does not vanish",
+        ),
+        (
+            lambda h: (h + jnp.pad(h[:, :1], ((0, 0), (3, 0)), constant_values=1)).sum(-1, keepdims=True) + h,
+            "not vanish",
+        ),
+        (lambda h: jax.nn.softplus(h).sum(-1, keepdims=True) + h, "does not vanish"),
+        (lambda h: h.at[:, jnp.array([0, 9])].get(mode="fill", fill_value=1.0) @ jnp.ones((2, 4)) + h, "gather"),
         (lambda h: jnp.fft.fft(h).real, "read by fft"),
         (lambda h: h[:, jnp.array([1, 0, 3, 2])], "looked up by gather"),
     ],
@@ -247,6 +259,20 @@ def test_what_would_change_the_rest_is_frozen(mix, why):
     assert any(why in r for r in reasons), reasons
 
 
+@pytest.mark.parametrize(
+    "keep",
+    [
+        *(jax.nn.relu, jax.nn.relu6, jax.nn.gelu, jax.nn.silu, jax.nn.elu, jax.nn.leaky_relu, jax.nn.hard_swish),
+        *(jnp.tanh, jax.nn.soft_sign, lambda h: jnp.clip(h, -1, 2), lambda h: jnp.where(h > 1, h, 0.5 * h)),
+        *(lambda h: jnp.max(jnp.stack([h, 2 * h]), axis=0), lambda h: jnp.dot(h[:, None], h[:, None].mT)[:, 0] * h),
+    ],
+)
+def test_sums_of_what_vanishes_do_not_freeze(keep):
+    fn = lambda p, x: keep(x @ p["w0"]).sum(-1, keepdims=True)  # noqa: E731
+    groups = sx.groups(fn, normal((3, 4)), jax.ShapeDtypeStruct((2, 3), jnp.float32))
+    assert (groups["w0"].size, groups["w0"].frozen) == (4, None)
+
+
 def test_a_constant_that_still_acts_is_not_removed():
     """relu(bias) of a channel without weights goes on acting until the bias or what reads it is zero too."""
     fn = lambda p, x: jax.nn.relu(x @ p["w0"] + p["w1"]) @ p["w2"]  # noqa: E731
@@ -254,8 +280,8 @@ def test_a_constant_that_still_acts_is_not_removed():
     params["w0"] = params["w0"].at[:, jnp.array([1, 2])].set(0.0)
     stuck = prune.shrink(fn, params, x)
     assert stuck.report.removed == {}
-    assert stuck.report.left == {"w0": stuck.report.left["w0"]}
-    assert stuck.report.left["w0"].startswith("2 channels")
+    assert list(stuck.report.left) == ["w0"]
+    assert stuck.report.left["w0"].startswith("2 unfed channels")
     assert prune.shrink(fn, {**params, "w1": params["w1"].at[1].set(0.0)}, x).params["w0"].shape == (3, 3)
     unread = {**normal((3, 4), (4,), (4, 2)), "w2": params["w2"].at[3].set(0.0)}
     assert prune.shrink(fn, unread, x).report.removed == {"w0": (1, 4)}
@@ -269,8 +295,6 @@ def test_zero_channels_of_a_pattern_reach_the_normalization():
     """The `channels` pattern prunes kernels alone; their normalizations follow through `dead_channels`."""
     module = models.ResNet((4,), (1,), 4)
     x = images(2, 6, 6, 3)
-    from tests.prune.channels import variables
-
     apply, params = models.eval_apply(module), variables(module, x[:1])
     kernel = params["params"]["layer1_0"]["conv1"]["kernel"]
     params["params"]["layer1_0"]["conv1"]["kernel"] = kernel.at[..., jnp.array([0, 3])].set(0.0)
@@ -306,8 +330,6 @@ def test_a_shrunk_network_is_compressed_like_any_other():
 def test_bad_cuts_are_named():
     fn = lambda p, x: jax.nn.relu(x @ p["w0"]) @ p["w1"]  # noqa: E731
     params, x = normal((3, 4), (4, 2)), images(2, 3)
-    from spartax.program import resized
-
     with pytest.raises(ValueError, match="whole channels; w1 would lose \\[1\\] of axis 0"):
         resized(fn, params, {"w0": {1: np.array([1])}})(params, x)
     with pytest.raises(ValueError, match="cannot be removed: output of the model"):

@@ -14,8 +14,8 @@ from spartax.program.plan import Domain, Plan, Step, control
 from spartax.program.units import Axes, Units
 
 _ELEMENTWISE = """
-    abs acos acosh add add_any and asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp convert_element_type
-    copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le lgamma log
+    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos
+    cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le lgamma log
     log1p log2 logistic lt max min mul ne neg nextafter not one_minus_square or pow real reduce_precision rem round
     rsqrt select_n sharding_constraint sign sin sinh sqrt square stop_gradient sub tan tanh xor
 """
@@ -138,6 +138,21 @@ def _concatenate(units: Units, eqn: Any, inputs: list[Axes]) -> list[Axes]:
     return [(*shared[:along], np.concatenate([a[along] for a in inputs]), *shared[along:])]
 
 
+def _stack(units: Units, eqn: Any, inputs: list[Axes]) -> list[Axes]:
+    along, shared = eqn.params["axis"], _elementwise(units, inputs)
+    return [(*shared[:along], units.fixed(len(inputs), "stacked"), *shared[along:])]
+
+
+def _unstack(units: Units, eqn: Any, inputs: list[Axes]) -> list[Axes]:
+    along = eqn.params["axis"]
+    units.freeze(inputs[0][along], "unstacked")
+    return [(*inputs[0][:along], *inputs[0][along + 1 :])] * len(eqn.outvars)
+
+
+def _tile(units: Units, eqn: Any, inputs: list[Axes]) -> list[Axes]:
+    return [tuple(np.tile(axis, times) for axis, times in zip(inputs[0], eqn.params["reps"]))]
+
+
 def _pad(units: Units, eqn: Any, inputs: list[Axes]) -> list[Axes]:
     out = []
     for axis, (low, high, inside) in zip(inputs[0], eqn.params["padding_config"]):
@@ -220,6 +235,7 @@ RULES: dict[str, Callable[[Units, Any, list[Axes]], list[Axes] | None]] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
     "conv_general_dilated": conv,
+    "device_put": lambda units, eqn, inputs: inputs,
     "dot_general": dot,
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update,
@@ -233,7 +249,10 @@ RULES: dict[str, Callable[[Units, Any, list[Axes]], list[Axes] | None]] = {
     "sort": _along("dimension"),
     "split": _split,
     "squeeze": _squeeze,
+    "stack": _stack,
+    "tile": _tile,
     "transpose": _transpose,
+    "unstack": _unstack,
     **dict.fromkeys(_REDUCTIONS.split(), _reduce),
     **dict.fromkeys(_CUMULATIVE.split(), _along("axis")),
     **dict.fromkeys(_WINDOWS.split(), _window),

@@ -127,19 +127,20 @@ def _elementwise(step: Step, inputs: list[Zero]) -> list[Zero]:
         return [_joined(np.logical_or, inputs, out, lambda v: v == 0)]
     if name in SUMS:
         return [_joined(np.logical_and, inputs, out, lambda v: v == 0)]
-    if name == "max":
-        return [_joined(np.logical_and, inputs, out, lambda v: v <= 0)]
-    if name == "min":
-        return [_joined(np.logical_and, inputs, out, lambda v: v >= 0)]
+    if name in ("max", "min"):
+        keeps = _joined(np.logical_and, inputs, out, lambda v: v <= 0 if name == "max" else v >= 0)
+        one = _joined(np.logical_or, inputs, out, lambda v: v == 0)  # max(-1, -2) is not zero
+        return [Zero(tuple(a & b for a, b in zip(keeps.axes, one.axes)))]
     if name == "select_n":
         return [_joined(np.logical_and, inputs[1:], out, lambda v: v == 0)]
     if name == "clamp":
         low, x, high = inputs
         inside = low.fill is not None and high.fill is not None and low.fill <= 0 <= high.fill
-        return [x] if inside else _unknown(step, inputs)
+        return [Zero(x.axes)] if inside else _unknown(step, inputs)
     if name in KEEP and step.eqn.params.get("y", 1) > 0:
-        same = name in ("convert_element_type", "copy", "stop_gradient")
-        return [Zero(_joined(np.logical_and, inputs[:1], out, lambda v: v == 0).axes, inputs[0].fill if same else None)]
+        fill = inputs[0].fill if name == "convert_element_type" else None
+        fill = fill if fill is None else float(np.array(fill).astype(step.eqn.params["new_dtype"]))
+        return [Zero(_joined(np.logical_and, inputs[:1], out, lambda v: v == 0).axes, fill)]
     return _unknown(step, inputs)
 
 
@@ -186,6 +187,12 @@ def _concatenate(step: Step, inputs: list[Zero]) -> list[Zero]:
     return [Zero(tuple(join(i)([v.axes[i] for v in inputs]) for i in range(len(step.outputs[0]))))]
 
 
+def _stacked(step: Step, inputs: list[Zero]) -> list[Zero]:
+    along, size = step.eqn.params["axis"], len(inputs)
+    shared = [np.logical_and.reduce(zeros) for zeros in zip(*(v.axes for v in inputs))]
+    return [Zero((*shared[:along], np.zeros(size, bool), *shared[along:]))]
+
+
 def _pad(step: Step, inputs: list[Zero]) -> list[Zero]:
     config, zero = step.eqn.params["padding_config"], inputs[1].fill == 0
     added = [bool(low or high or inside) for low, high, inside in config]
@@ -214,6 +221,11 @@ def _reshape(step: Step, inputs: list[Zero]) -> list[Zero]:
     return [Zero(tuple(out), inputs[0].fill)]
 
 
+def _gather(step: Step, inputs: list[Zero]) -> list[Zero]:
+    """Rows outside the table may be filled with another number than zero (NaN, the default, is everywhere then)."""
+    return _unknown(step, inputs) if step.eqn.params["fill_value"] else _moved(step, inputs)
+
+
 def _moved(step: Step, inputs: list[Zero]) -> list[Zero]:
     """Operations that take, leave out or reorder indices of one array: a unit stays as zero as it was."""
     known: dict[int, bool] = {}
@@ -225,17 +237,20 @@ def _moved(step: Step, inputs: list[Zero]) -> list[Zero]:
 
 
 _MOVES = """
-    cummax cummin cumprod cumsum dynamic_slice gather reduce_max reduce_min reduce_prod reduce_sum reduce_window_max
-    reduce_window_min reduce_window_sum rev slice split squeeze transpose
+    cummax cummin cumprod cumsum dynamic_slice reduce_max reduce_min reduce_prod reduce_sum reduce_window_max
+    reduce_window_min reduce_window_sum rev slice split squeeze tile transpose unstack
 """
 
 RULES: dict[str, Callable[[Step, list[Zero]], list[Zero]]] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
     "conv_general_dilated": _conv,
+    "device_put": lambda step, inputs: inputs,
     "dot_general": _dot,
+    "gather": _gather,
     "optimization_barrier": lambda step, inputs: inputs,
     "pad": _pad,
     "reshape": _reshape,
+    "stack": _stacked,
     **dict.fromkeys(_MOVES.split(), _moved),
 }

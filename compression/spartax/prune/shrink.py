@@ -15,7 +15,7 @@ from spartax.program.coupling import Coupled, couple
 from spartax.program.groups import Group, grouped
 from spartax.program.plan import Plan
 from spartax.prune.mask_groups import dead_channels
-from spartax.records import ApplyFn, Array, Params, Path
+from spartax.records import ApplyFn, Array, Params, Path, Weights
 
 
 class Report(NamedTuple):
@@ -70,9 +70,10 @@ def shrink(apply_fn: ApplyFn, params: Params, x: Any) -> Shrunk:
       ValueError: weights that are not finite, or a function that does not accept these params and inputs.
     """
     params = jax.jit(dense)(params)
-    weights = {path: np.asarray(w) for path, w in tree.weights(params).items()}
+    weights = tree.weights(params)
     for path, weight in weights.items():
-        checks.finite(path, weight)
+        if tree.is_floating(weight):
+            checks.finite(path, weight)
     coupled = couple(apply_fn, params, (x,))
     gone = _removable(coupled, weights)
     cuts = {path: _cuts(coupled, axes, gone) for path, axes in coupled.axes.items()}
@@ -86,10 +87,13 @@ def shrink(apply_fn: ApplyFn, params: Params, x: Any) -> Shrunk:
     return Shrunk(small, apply, Report(removed, left, macs, (nbytes(params), nbytes(small))))
 
 
-def _removable(coupled: Coupled, weights: dict[Path, np.ndarray]) -> np.ndarray:
+def _removable(coupled: Coupled, weights: Weights) -> np.ndarray:
     """For each unit, whether it goes; representatives answer for all."""
     units = coupled.units
-    known = [zeros_of.of_array(w) for w in weights.values()]
+    known = [
+        zeros_of.of_array(np.asarray(w)) if tree.is_floating(w) else zeros_of.nothing(coupled.axes[path])
+        for path, w in weights.items()
+    ]
     unknown = [zeros_of.nothing(axes) for axes in coupled.inputs[len(known) :]]
     gone = np.zeros(units.count, bool)
     for value, axes in zip(known, coupled.axes.values()):
@@ -130,10 +134,11 @@ def _cuts(coupled: Coupled, axes: tuple[np.ndarray, ...], gone: np.ndarray) -> d
     return {axis: indices for axis, indices in found.items() if len(indices)}
 
 
-def _without(weight: np.ndarray, cuts: dict[int, np.ndarray]) -> Array:
+def _without(weight: Array, cuts: dict[int, np.ndarray]) -> Array:
+    left = np.asarray(weight)
     for axis, indices in cuts.items():
-        weight = np.delete(weight, indices, axis)
-    return jnp.asarray(weight)
+        left = np.delete(left, indices, axis)
+    return jnp.asarray(left)
 
 
 def _told(
@@ -148,7 +153,5 @@ def _told(
             removed[name] = (int(gone.sum()), group.size)
         stay = int(np.sum(unfed.get(name, np.zeros(group.size, bool)) & ~gone))
         if stay:
-            left[name] = (
-                f"{stay} channels have zero weights but still act through a bias, a normalization or a shortcut"
-            )
+            left[name] = f"{stay} unfed channels act through a bias, a normalization or a shortcut, or are the last"
     return removed, left
