@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import spartax as sx
-from spartax.arrays import packed, permuted
+from spartax.arrays import block_sparse, packed, permuted
 
 DENSE, CONV = (12, 10), (3, 3, 4, 6)
 
@@ -50,6 +50,21 @@ def lowrank(shape, rank=3, seed=3):
     return sx.LowRank(normal(*shape[:-1], rank, seed=seed), normal(rank, shape[-1], seed=seed + 1))
 
 
+def blocks(shape, block=(4, 5), kept=0.4, seed=6):
+    """Random blocks, of the matrix with the last axis as columns; the last column of blocks is empty."""
+    rows, columns = -(-int(np.prod(shape[:-1])) // block[0]), -(-shape[-1] // block[1])
+    kept = np.random.default_rng(seed).random((rows, columns)) < kept
+    kept[:, -1], kept[0, 0] = False, True
+    matrix = np.kron(kept, np.ones(block, bool))[: int(np.prod(shape[:-1])), : shape[-1]]
+    inputs = tuple(range(len(shape) - 1))
+    return block_sparse(normal(*shape, seed=seed), matrix.reshape(shape), block, inputs, (len(shape) - 1,))
+
+
+def of_quantized(leaf):
+    values = quantized(leaf.values.shape, scale_shape=(len(leaf.values), 1, 1))
+    return dataclasses.replace(leaf, values=values)
+
+
 @functools.cache
 def examples(shape):
     """{name: leaf} of one dense shape whose last axis is the output and last but one the input feature."""
@@ -66,6 +81,8 @@ def examples(shape):
         "Quantized int4 grouped": quantized(shape, 4, grouped),
         "Quantized int3 asymmetric": quantized(shape, 3, grouped, zero=True),
         "Quantized outputs first": quantized_outputs_first(shape),
+        "BlockSparse": blocks(shape),
+        "BlockSparse of Quantized": of_quantized(blocks(shape)),
         "LowRank": low,
         "LowRank of Quantized": sx.LowRank(quantized(low.left.shape, 4), quantized(low.right.shape)),
         "Scored": sx.Scored(normal(*shape), normal(*shape, seed=5), jnp.int32(np.prod(shape) // 3)),

@@ -16,6 +16,7 @@ from flax.core import FrozenDict
 from spartax import checkpoint
 from spartax.arrays import Bitmask, LowRank, Masked, Quantized, Scored, Sum, is_leaf, nbytes, pack
 from spartax.arrays.packed import pack_codes
+from tests import leaves
 
 pytestmark = pytest.mark.core
 
@@ -53,6 +54,8 @@ def trees():
         "int4": int4((16, 8)),
         "sparse_int4": both,
         "sparse_int4_packed": pack(both),
+        "block_sparse": leaves.blocks((12, 10)),
+        "block_sparse_of_int8": leaves.of_quantized(leaves.blocks((3, 3, 4, 6))),
         "low_rank": low_rank,
         "low_rank_of_int4": LowRank(int4((16, 4)), int4((4, 8))),
         "sum": Sum((int4((16, 8)), LowRank(normal((16, 2)), normal((2, 8))))),

@@ -6,6 +6,7 @@ A compressed weight is a value: a leaf of the params pytree such as `LowRank` or
 
 from spartax.arrays import (
     Bitmask,
+    BlockSparse,
     LowRank,
     Masked,
     Packed,
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bitmask",
+    "BlockSparse",
     "LowRank",
     "Masked",
     "Packed",

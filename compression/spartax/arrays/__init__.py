@@ -1,6 +1,7 @@
 """What a compressed weight is: one leaf per file, and the verbs that every leaf answers."""
 
 from spartax.arrays.bitmask import Bitmask
+from spartax.arrays.block_sparse import BlockSparse, block_sparse
 from spartax.arrays.lowrank import LowRank
 from spartax.arrays.masked import Masked
 from spartax.arrays.packed import Packed
@@ -13,6 +14,7 @@ from spartax.arrays.verbs import Leaf, Plan, dense, is_leaf, matmul, nbytes, pac
 
 __all__ = [
     "Bitmask",
+    "BlockSparse",
     "Leaf",
     "LowRank",
     "Masked",
@@ -23,6 +25,7 @@ __all__ = [
     "Scored",
     "Sum",
     "Use",
+    "block_sparse",
     "dense",
     "is_leaf",
     "matmul",
