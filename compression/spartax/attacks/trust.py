@@ -150,7 +150,7 @@ def sentences(found: Trust, drawn: bool) -> tuple[str, ...]:
     if found.agreement < 0.5:
         said.append(
             f"gradient agreement {found.agreement:.2f}: derivatives do not say where the loss goes (rounding inside?); "
-            "attack with straight_through, by transfer from the dense network, and with Square."
+            "attack by other routes (straight_through, the dense parent), and with Square."
         )
     return tuple(said)
 
