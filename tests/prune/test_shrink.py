@@ -79,6 +79,7 @@ def test_multiply_adds_of_a_shrunk_network_by_hand():
     assert small.report.macs == tuple(by_hand)
 
 
+@pytest.mark.core
 def test_heads_and_hidden_units_of_a_transformer():
     apply, params, x = network("vit")
     groups = sx.groups(apply, params, x)
@@ -106,6 +107,7 @@ def test_gradients_and_other_batch_sizes():
     assert float(jnp.abs(expected).max()) > 1e-2
 
 
+@pytest.mark.core
 def test_custom_derivatives_are_kept():
     """relu'(0) = 0 is a rule of `jax.nn.relu`; a plain maximum has 1/2."""
     fn = lambda p, x: jax.nn.relu(x @ p["w0"]) @ p["w1"]  # noqa: E731
@@ -114,6 +116,7 @@ def test_custom_derivatives_are_kept():
     np.testing.assert_array_equal(jax.grad(lambda x: small.apply(small.params, x).sum())(jnp.zeros((1, 3))), 0)
 
 
+@pytest.mark.core
 def test_flatten_before_a_dense_layer():
     """Each of 3 channels is 4 rows of the dense kernel, 3 apart."""
 
@@ -143,6 +146,7 @@ def test_concatenated_features_keep_their_producers_apart():
     np.testing.assert_array_equal(small.params["w2"], params["w2"][np.array([1, 3, 4, 5])])
 
 
+@pytest.mark.core
 def test_depthwise_and_grouped_convolutions():
     def fn(p, x):
         h = jax.nn.relu(conv(x, p["w0"]))
@@ -164,6 +168,7 @@ def test_shared_weights_lose_the_same_channels_on_both_sides():
     assert [(m.path, m.axis) for m in groups["w0"].members] == [("w0", 1), ("w1", 0), ("w1", 1), ("w2", 0)]
 
 
+@pytest.mark.core
 def test_one_jitted_function_at_two_places():
     """Both calls share their program; they lose different channels."""
     layer = jax.jit(lambda h, w: jax.nn.relu(h @ w[None].reshape(w.shape)))
@@ -172,6 +177,7 @@ def test_one_jitted_function_at_two_places():
     removal(fn, normal((4, 4), (4, 4), (4, 2)), images(2, 4), removed)
 
 
+@pytest.mark.core
 def test_control_flow_and_stacked_layers():
     """All layers of a scan lose the same channels; remat, cond and while are looked into."""
 
@@ -201,6 +207,7 @@ def test_a_layer_of_a_stack_that_still_feeds_a_channel_keeps_it():
     assert prune.shrink(fn, masked, x).report.removed == {"w0": (1, 5)}
 
 
+@pytest.mark.core
 def test_embeddings_sorting_slicing_splitting_stacking_and_tiling():
     def fn(p, ids):
         h = p["w0"][ids]  # rows stay, columns may go
@@ -314,6 +321,54 @@ def test_one_channel_of_a_dead_layer_stays():
     small = prune.shrink(fn, params, images(2, 3))
     assert small.params["w1"].shape == (1, 2)
     np.testing.assert_allclose(small.apply(small.params, images(2, 3)), np.tile(params["w2"], (2, 1)))
+
+
+def test_nnx_state():
+    from flax import nnx
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.conv, self.norm = nnx.Conv(2, 4, (3, 3), rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+            self.dropout, self.dense = nnx.Dropout(0.5, rngs=rngs), nnx.Linear(16, 3, rngs=rngs)
+
+        def __call__(self, x):
+            x = nnx.relu(self.norm(self.conv(x), use_running_average=True))
+            return self.dense(self.dropout(x.reshape(x.shape[0], -1), deterministic=True))
+
+    graph, state = nnx.split(Net(nnx.Rngs(0)))
+    fn, x = lambda state, x: nnx.merge(graph, state)(x), images(2, 2, 2, 2)
+    groups = sx.groups(fn, state, x)
+    masked = prune.mask_groups(groups, state, {"conv/kernel": np.array([1, 0, 0, 1], bool)})
+    small = prune.shrink(fn, masked, x)
+    shapes = {path: w.shape for path, w in tree.weights(small.params).items() if tree.is_floating(w)}
+    assert shapes == {
+        **dict.fromkeys(["conv/bias", "norm/bias", "norm/mean", "norm/scale", "norm/var"], (2,)),
+        **{"conv/kernel": (3, 3, 2, 2), "dense/kernel": (8, 3), "dense/bias": (3,)},
+    }
+    np.testing.assert_allclose(small.apply(small.params, x), jax.jit(fn)(sx.dense(masked), x), rtol=1e-5, atol=1e-6)
+
+
+def test_equinox_with_channels_first():
+    eqx = pytest.importorskip("equinox")
+    keys = jax.random.split(jax.random.key(0), 3)
+    model = (eqx.nn.Conv2d(2, 4, 2, key=keys[0]), eqx.nn.Linear(16, 6, key=keys[1]), eqx.nn.Linear(6, 3, key=keys[2]))
+    params, static = eqx.partition(model, eqx.is_array)
+
+    def fn(params, x):
+        conv, one, two = eqx.combine(params, static)
+        return jax.vmap(lambda x: two(jax.nn.gelu(one(jnp.tanh(conv(x)).reshape(-1)))))(x)
+
+    x = images(2, 2, 3, 3)
+    groups = sx.groups(fn, params, x)
+    free = [[(m.path, m.axis) for m in g.members] for g in groups.values() if not g.frozen]
+    assert free == [
+        [("0/weight", 0), ("0/bias", 0), ("1/weight", 1)],
+        [("1/weight", 0), ("1/bias", 0), ("2/weight", 1)],
+    ]
+    masked = prune.mask_groups(groups, params, {name: np.arange(groups[name].size) < 2 for name in list(groups)[:2]})
+    small = prune.shrink(fn, masked, x)
+    np.testing.assert_array_equal(small.params[1].weight, params[1].weight[2:, 8:])
+    np.testing.assert_allclose(small.apply(small.params, x), jax.jit(fn)(sx.dense(masked), x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_shrunk_network_is_compressed_like_any_other():

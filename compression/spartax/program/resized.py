@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import primitives as P
 
+from spartax import tree
 from spartax.program import walk
 from spartax.program.coupling import Coupled, couple
 from spartax.program.coupling_rules import plan_of
@@ -37,8 +38,8 @@ def resized(apply_fn: Callable[..., Any], params: Params, cuts: Cuts) -> Callabl
     Raises:
       ValueError: at use, cuts that are not whole channels, or that reach what cannot be removed.
     """
-    shapes = jax.tree.map(
-        lambda w: jax.ShapeDtypeStruct(w.shape, w.dtype), params, is_leaf=lambda w: hasattr(w, "shape")
+    shapes = tree.replace(
+        params, {path: jax.ShapeDtypeStruct(w.shape, w.dtype) for path, w in tree.weights(params).items()}
     )
 
     def run(params: Params, *args: Any) -> Any:

@@ -25,7 +25,7 @@ class Report(NamedTuple):
       removed: group -> (channels removed, channels before), of every group that lost some.
       left: group -> why channels that no weight feeds are still there.
       macs: multiply-adds of one example, before and after.
-      nbytes: bytes of all params as dense arrays, before and after.
+      nbytes: bytes of all floating params as dense arrays, before and after.
     """
 
     removed: dict[str, tuple[int, int]]
@@ -84,7 +84,7 @@ def shrink(apply_fn: ApplyFn, params: Params, x: Any) -> Shrunk:
     found = grouped(coupled, before)
     macs = sum(u.macs for u in before.values()), sum(u.macs for u in after.values())
     removed, left = _told(found, params, cuts)
-    return Shrunk(small, apply, Report(removed, left, macs, (nbytes(params), nbytes(small))))
+    return Shrunk(small, apply, Report(removed, left, macs, (_nbytes(params), _nbytes(small))))
 
 
 def _removable(coupled: Coupled, weights: Weights) -> np.ndarray:
@@ -139,6 +139,10 @@ def _without(weight: Array, cuts: dict[int, np.ndarray]) -> Array:
     for axis, indices in cuts.items():
         left = np.delete(left, indices, axis)
     return jnp.asarray(left)
+
+
+def _nbytes(params: Params) -> int:
+    return nbytes([w for w in tree.weights(params).values() if tree.is_floating(w)])
 
 
 def _told(
