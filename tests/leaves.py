@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import spartax as sx
-from spartax.arrays import block_sparse, packed, permuted
+from spartax.arrays import block_sparse, nm_sparse, packed, permuted
 
 DENSE, CONV = (12, 10), (3, 3, 4, 6)
 
@@ -60,6 +60,14 @@ def blocks(shape, block=(4, 5), kept=0.4, seed=6):
     return block_sparse(normal(*shape, seed=seed), matrix.reshape(shape), block, inputs, (len(shape) - 1,))
 
 
+def groups(shape, n=1, m=4, seed=7):
+    """The `n` largest of every `m` neighbours of the input, the last axis as columns."""
+    rows = int(np.prod(shape[:-1]))
+    rank = np.random.default_rng(seed).random((-(-rows // m), m, shape[-1])).argsort(axis=1).argsort(axis=1)
+    mask = (rank < n).reshape(-1, shape[-1])[:rows].reshape(shape)
+    return nm_sparse(normal(*shape, seed=seed), mask, n, m, tuple(range(len(shape) - 1)), (len(shape) - 1,))
+
+
 def of_quantized(leaf):
     values = quantized(leaf.values.shape, scale_shape=(len(leaf.values), 1, 1))
     return dataclasses.replace(leaf, values=values)
@@ -83,6 +91,8 @@ def examples(shape):
         "Quantized outputs first": quantized_outputs_first(shape),
         "BlockSparse": blocks(shape),
         "BlockSparse of Quantized": of_quantized(blocks(shape)),
+        "NMSparse": groups(shape),
+        "NMSparse of Quantized": of_quantized(groups(shape)),
         "LowRank": low,
         "LowRank of Quantized": sx.LowRank(quantized(low.left.shape, 4), quantized(low.right.shape)),
         "Scored": sx.Scored(normal(*shape), normal(*shape, seed=5), jnp.int32(np.prod(shape) // 3)),

@@ -56,6 +56,8 @@ def trees():
         "sparse_int4_packed": pack(both),
         "block_sparse": leaves.blocks((12, 10)),
         "block_sparse_of_int8": leaves.of_quantized(leaves.blocks((3, 3, 4, 6))),
+        "nm_sparse": leaves.groups((12, 10)),
+        "nm_sparse_of_int8": leaves.of_quantized(leaves.groups((3, 3, 4, 6), 2)),
         "low_rank": low_rank,
         "low_rank_of_int4": LowRank(int4((16, 4)), int4((4, 8))),
         "sum": Sum((int4((16, 8)), LowRank(normal((16, 2)), normal((2, 8))))),

@@ -4,6 +4,7 @@ from spartax.arrays.bitmask import Bitmask
 from spartax.arrays.block_sparse import BlockSparse, block_sparse
 from spartax.arrays.lowrank import LowRank
 from spartax.arrays.masked import Masked
+from spartax.arrays.nm_sparse import NMSparse, nm_sparse
 from spartax.arrays.packed import Packed
 from spartax.arrays.permuted import Permuted
 from spartax.arrays.quantized import Quantized
@@ -18,6 +19,7 @@ __all__ = [
     "Leaf",
     "LowRank",
     "Masked",
+    "NMSparse",
     "Packed",
     "Permuted",
     "Plan",
@@ -30,5 +32,6 @@ __all__ = [
     "is_leaf",
     "matmul",
     "nbytes",
+    "nm_sparse",
     "pack",
 ]

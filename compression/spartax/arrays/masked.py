@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from spartax.arrays import packed, verbs
-from spartax.arrays.bitmask import compact
 from spartax.arrays.quantized import Quantized
+from spartax.arrays.smallest import smallest
 from spartax.records import Array
 
 
@@ -45,13 +45,13 @@ def _(leaf: Masked) -> Array:
 
 @verbs.pack.register
 def _(leaf: Masked) -> verbs.Leaf:
-    """Kept values and one bit an entry; codes of a quantised weight under a symmetric grid likewise."""
+    """The smallest of bitmask, N:M and blocks; codes of a quantised weight under a symmetric grid likewise."""
     weight = verbs.pack(leaf.weight)
     mask = verbs.dense(leaf.mask)
     if isinstance(weight, Quantized) and weight.zero is None:
-        return dataclasses.replace(weight, codes=compact(weight.codes, mask))
+        return dataclasses.replace(weight, codes=smallest(weight.codes, mask))
     if not verbs.is_leaf(weight):
-        return compact(weight, mask)
+        return smallest(weight, mask)
     return Masked(weight, packed.pack_codes(mask, 1, 0))
 
 

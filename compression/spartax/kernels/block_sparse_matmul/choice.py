@@ -79,6 +79,6 @@ def fastest_density(case: Case) -> float:
     if jnp.dtype(case.kind) != jnp.float32 or case.taps > 1 or entries < 2**20 or side < 8:
         return 0.0
     if side < 16:
-        return 0.05
+        return 0.055
     small = xla.by_block(case.batch, (case.stored, *case.block), xla.Tuning())
-    return 0.2 if small or (side >= 32 and case.batch >= 256) else 0.1
+    return 0.21 if small or (side >= 32 and case.batch >= 256) else 0.105

@@ -80,7 +80,7 @@ def _by_column(
     batch, columns = x.shape[1], structure.counts.shape[0]
     panels, rows = x.reshape(-1, r, batch), structure.rows.astype(jnp.int32)
     order = jnp.argsort(-structure.counts.astype(jnp.int32))  # like depths together
-    order = jnp.pad(order, (0, -columns % together), constant_values=columns)  # one column more takes what is padded
+    order = jnp.pad(order, (0, -columns % together), constant_values=columns)
     counts, starts = (jnp.pad(v, (0, 1))[order] for v in (structure.counts.astype(jnp.int32), structure.starts))
     sizes = depths(panels.shape[0])
 
@@ -102,7 +102,8 @@ def _by_column(
             out = lax.dynamic_update_slice_in_dim(out, done[k], column[k] * c, 0)
         return out
 
-    out = lax.fori_loop(0, order.shape[0] // together, step, lax.empty(((columns + 1) * c, batch), kind))
+    spare = int(columns % together > 0)  # one column more takes what is padded
+    out = lax.fori_loop(0, order.shape[0] // together, step, lax.empty(((columns + spare) * c, batch), kind))
     return out[: columns * c]
 
 
