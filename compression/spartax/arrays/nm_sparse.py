@@ -27,7 +27,7 @@ class NMSparse(verbs.Leaf):
 
     Attributes:
       values: `[n, groups, columns]`, an array or leaf; more axes in front are a stack.
-      places: `[n, cell, groups / cell, columns]`, the place of each value in its group, `Packed` in `ceil(log2 m)` bits.
+      places: `[n, cell, groups / cell, columns]`, where in its group each value is, `Packed` in `ceil(log2 m)` bits.
       m: size of a group.
       size: sizes of the axes of the matrix, inputs before outputs.
       columns: how many of these axes are outputs.
