@@ -141,7 +141,7 @@ def _correlate(x, g, rows, columns, out, staged, *, block, tune) -> None:
 
     def run(total) -> Array:
         def step(_, left, right) -> None:
-            plgpu.wgmma(total, plgpu.transpose_ref(left, (1, 0)), right)
+            plgpu.wgmma(total, left.transpose((1, 0)), right)
             plgpu.wgmma_wait(1)
 
         plgpu.emit_pipeline(

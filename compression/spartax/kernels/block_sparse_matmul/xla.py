@@ -43,9 +43,8 @@ def matmul(
     tiles = -(-x.shape[0] // tuning.examples)
     rows = -(-x.shape[0] // tiles)
     upright = jnp.pad(x, ((0, tiles * rows - x.shape[0]), (0, 0))).reshape(tiles, rows, -1)
-    one = lambda part: _by_column(part, values, structure, precision, kind, tuning.together)  # noqa: E731
     flat = jnp.swapaxes(upright, 1, 2)  # outside the loop, where XLA moves whole cache lines
-    out = lax.map(one, flat) if tiles > 1 else one(flat[0])[None]
+    out = _by_column(flat, values, structure, precision, kind, tuning.together)
     return jnp.swapaxes(out, 1, 2).reshape(tiles * rows, -1)[: x.shape[0]]
 
 
@@ -75,36 +74,38 @@ def depths(most: int) -> tuple[int, ...]:
 def _by_column(
     x: Array, values: Array, structure: Structure, precision: lax.PrecisionLike, kind: jnp.dtype, together: int
 ) -> Array:
-    """`x [rows * r, B]` -> `[columns * c, B]`."""
+    """Tiles of examples `x [tiles, rows * r, B]` -> `[tiles, columns * c, B]`."""
     r, c = values.shape[1:]
-    batch, columns = x.shape[1], structure.counts.shape[0]
+    (tiles, height, batch), columns = x.shape, structure.counts.shape[0]
     panels, rows = x.reshape(-1, r, batch), structure.rows.astype(jnp.int32)
     order = jnp.argsort(-structure.counts.astype(jnp.int32))  # like depths together
     order = jnp.pad(order, (0, -columns % together), constant_values=columns)
     counts, starts = (jnp.pad(v, (0, 1))[order] for v in (structure.counts.astype(jnp.int32), structure.starts))
-    sizes = depths(panels.shape[0])
+    sizes, steps = depths(height // r), order.shape[0] // together
 
-    def product(depth: int, count: Array, start: Array) -> Array:
+    def product(depth: int, tile: Array, count: Array, start: Array) -> Array:
         place = jnp.arange(depth)
         stored = place < count[:, None]
         slot = jnp.where(stored, start[:, None] + place, 0)
         blocks = jnp.where(stored[:, :, None, None], values[slot], 0).reshape(together, depth * r, c)
-        met = panels[rows[slot]].reshape(together, depth * r, batch)
+        met = panels[tile * (height // r) + rows[slot]].reshape(together, depth * r, batch)
         dims = (((1,), (1,)), ((0,), (0,)))
         return lax.dot_general(blocks, met, dims, precision=precision, preferred_element_type=kind)
 
     def step(i: Array, out: Array) -> Array:
-        own = lambda v: lax.dynamic_slice_in_dim(v, i * together, together)  # noqa: E731
+        tile, part = i // steps, i % steps
+        own = lambda v: lax.dynamic_slice_in_dim(v, part * together, together)  # noqa: E731
         count, start, column = own(counts), own(starts), own(order)
         branch = jnp.searchsorted(jnp.asarray(sizes), jnp.max(count))
-        done = lax.switch(branch, [lambda d=d: product(d, count, start) for d in sizes])
+        done = lax.switch(branch, [lambda d=d: product(d, tile, count, start) for d in sizes])
+        place = jnp.where(column < columns, tile * columns + column, tiles * columns)
         for k in range(together):
-            out = lax.dynamic_update_slice_in_dim(out, done[k], column[k] * c, 0)
+            out = lax.dynamic_update_slice_in_dim(out, done[k], place[k] * c, 0)
         return out
 
     spare = int(columns % together > 0)  # one column more takes what is padded
-    out = lax.fori_loop(0, order.shape[0] // together, step, lax.empty(((columns + spare) * c, batch), kind))
-    return out[: columns * c]
+    start = lax.empty(((tiles * columns + spare) * c, batch), kind)
+    return lax.fori_loop(0, tiles * steps, step, start)[: tiles * columns * c].reshape(tiles, columns * c, batch)
 
 
 def sampled(
