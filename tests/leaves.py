@@ -73,6 +73,19 @@ def of_quantized(leaf):
     return dataclasses.replace(leaf, values=values)
 
 
+def convolutional(shape):
+    """Leaves that only convolution kernels have."""
+    height, width, inputs, outputs = shape
+    ends = {"first": normal(inputs, 2, seed=4), "last": normal(3, outputs, seed=5)}
+    thin = sx.arrays.Depthwise(normal(height, 3, seed=6), normal(width, 3, seed=7))
+    halves = normal(height, inputs, 2, seed=8), normal(width, 2, outputs, seed=9)
+    return {
+        "Tucker": sx.Tucker(core=normal(height, width, 2, 3, seed=3), **ends),
+        "Tucker of Depthwise": sx.Tucker(normal(inputs, 3, seed=4), thin, ends["last"]),
+        "Separable": sx.arrays.Separable(*halves),
+    }
+
+
 @functools.cache
 def examples(shape):
     """{name: leaf} of one dense shape whose last axis is the output and last but one the input feature."""
@@ -98,6 +111,8 @@ def examples(shape):
         "Scored": sx.Scored(normal(*shape), normal(*shape, seed=5), jnp.int32(np.prod(shape) // 3)),
         "Scored by value": sx.Scored(normal(*shape), normal(*shape, seed=5), jnp.int32(np.prod(shape) // 3), False),
         "Sum": sx.Sum((quantized(shape, 4, grouped), low)),
+        "BlockDiagonal": sx.BlockDiagonal(normal(*grouped, seed=6), 2),
+        **(convolutional(shape) if len(shape) == 4 else {}),
         "Packed": packed.pack_codes(codes_of(shape, 4), 4, -8),
         "Permuted": outputs_first(codes_of(shape, 8)),
     }

@@ -35,7 +35,7 @@ def network(weights, x):
     numbers = ("NHWC", "HWIO", "NHWC")
     x = jax.nn.relu(jax.lax.conv_general_dilated(x, weights["conv"], (1, 1), "VALID", dimension_numbers=numbers))
     hidden = jax.nn.relu(jnp.mean(x, (1, 2)) @ weights["outputs_first"].T)
-    heads = jnp.einsum("bi,sio->bso", hidden, weights["stack"]).reshape(len(x), -1)
+    heads = jnp.concatenate(list(jax.lax.map(lambda w: hidden @ w, weights["stack"])), axis=1)
     return jnp.concatenate([hidden @ weights["dense"], heads], axis=1)
 
 
@@ -55,15 +55,10 @@ def batch():
 def statistics():
     """What `collect` finds in `network`, and the gradients of its loss."""
     x, y = batch()
-    found = sx.collect(network, draw(), [(x, y)], ("moments", "magnitudes", "signals"), loss=cross_entropy)
+    found = sx.collect(network, draw(), [(x, y)], ("moments", "means", "magnitudes", "signals"), loss=cross_entropy)
     grads = jax.jit(jax.grad(lambda w: jnp.mean(cross_entropy(network(w, x), y))))(draw())
-    return {**found, "grads": grads}
-
-
-@functools.cache
-def uses():
-    """How `network` uses each weight."""
-    return {path: usage.uses for path, usage in sx.inspect(network, draw(), batch()[0]).items()}
+    usages = sx.inspect(network, draw(), x)
+    return {**found, "grads": grads, "uses": {path: usages[path].uses for path in SHAPES}}
 
 
 def evidence(weights=None, seed=1):
@@ -73,7 +68,6 @@ def evidence(weights=None, seed=1):
         layouts={path: LAYOUTS[path] for path in weights},
         key=jax.random.key(seed),
         originals=dict(weights),
-        uses={path: uses()[path] for path in weights},
         objective=Objective(network, (batch(),), cross_entropy),
         step=0,
         **{name: {path: found[path] for path in weights} for name, found in statistics().items()},

@@ -6,6 +6,7 @@ A compressed weight is a value: a leaf of the params pytree such as `LowRank` or
 
 from spartax.arrays import (
     Bitmask,
+    BlockDiagonal,
     BlockSparse,
     LowRank,
     Masked,
@@ -15,6 +16,7 @@ from spartax.arrays import (
     Quantized,
     Scored,
     Sum,
+    Tucker,
     dense,
     matmul,
     nbytes,
@@ -22,6 +24,7 @@ from spartax.arrays import (
 )
 from spartax.checkpoint import restore, save
 from spartax.compress import chain, compress
+from spartax.correct_bias import correct_bias
 from spartax.kernels.paths import kernels
 from spartax.measure.size import summary
 from spartax.program import collect, compressed, explain, fast_gradients, groups, inspect, straight_through
@@ -31,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bitmask",
+    "BlockDiagonal",
     "BlockSparse",
     "LowRank",
     "Masked",
@@ -40,10 +44,12 @@ __all__ = [
     "Quantized",
     "Scored",
     "Sum",
+    "Tucker",
     "chain",
     "collect",
     "compress",
     "compressed",
+    "correct_bias",
     "dense",
     "explain",
     "fast_gradients",

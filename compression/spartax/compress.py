@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from spartax import catalog, checks, tree
 from spartax.arrays import dense
-from spartax.program import Usage, compressed, inspect
+from spartax.program import Usage, biases, compressed, inspect
 from spartax.program.collect import NEEDS, collect
 from spartax.records import (
     ApplyFn,
@@ -80,6 +80,8 @@ def compress(
     evidence, reasons = select(apply_fn, params, None if first is None else _input(first), key, rule)
     if pipeline.check is not None:
         pipeline.check(params, evidence)
+    if "biases" in pipeline.needs and first is not None:
+        evidence = evidence._replace(biases=biases(apply_fn, params, _input(first)))
     apply = compressed(apply_fn)
     if pipeline.needs & MEASURED:
         evidence = evidence._replace(**measure(pipeline.needs, apply, params, evidence.layouts, batches, loss))

@@ -63,8 +63,10 @@ class Evidence(NamedTuple):
       uses: path -> tuple of `program.Use`, how the program uses the weight (costs in MACs).
       grads: path -> gradient of the loss in the weight, same shape.
       moments: path -> `E[x x^T]` of the inputs of the weight, as `program.collect` gives it, `[*stack, I, I]`.
+      means: path -> `E[x]` of the inputs, `[*stack, I]`.
       magnitudes: path -> `E|x|` of the inputs, `[*stack, I]`.
       signals: path -> second moment of the output gradients, `[*stack, O, O]`.
+      biases: path of a weight -> path of the vector that the program adds to its output, where there is one.
       objective: the network as a function of the weights, with data and loss.
       step: number of training steps done, for methods that follow a schedule; None outside training.
     """
@@ -75,8 +77,10 @@ class Evidence(NamedTuple):
     uses: Mapping[Path, tuple] | None = None
     grads: Mapping[Path, Array] | None = None
     moments: Mapping[Path, Array] | None = None
+    means: Mapping[Path, Array] | None = None
     magnitudes: Mapping[Path, Array] | None = None
     signals: Mapping[Path, Array] | None = None
+    biases: Mapping[Path, Path] | None = None
     objective: Objective | None = None
     step: int | None = None
 
@@ -165,16 +169,26 @@ class Transform(NamedTuple):
     due: Callable[[int], bool] = _at_the_start
 
 
-class Factorization(Protocol):
-    """`(matrix [m, n], rank, evidence-for-this-weight) -> (left [m, r], right [r, n])`."""
+class Factorization(NamedTuple):
+    """How a weight becomes thin factors.
 
-    def __call__(self, matrix: Array, rank: int) -> tuple[Array, Array]:
-        """The two factors."""
-        ...
+    Attributes:
+      needs: fields of the evidence, one array for each weight.
+      unfold: `(weight, layout) -> {name: matrix [*stack, m, n]}`, the matrices whose ranks are chosen: one, with the
+        name "", for most factorizations; none where the weight is not of the kind that this one splits.
+      build: `(weight, layout, {name: rank}, {need: array}) -> leaf`.
+    """
+
+    needs: frozenset[str]
+    unfold: Callable[[Array, Layout], dict[str, Array]]
+    build: Callable[[Array, Layout, dict[str, int], Mapping[str, Array]], Any]
 
 
 class Ranks(Protocol):
-    """`({path: matrix [m, n]}, evidence) -> {path: rank}`; a weight left out stays dense."""
+    """`({name: matrix [*stack, m, n]}, evidence) -> {name: rank}`; a matrix left out stays dense.
+
+    The name is the path of the weight, or `path#unfolding` where a factorization asks for several ranks.
+    """
 
     def __call__(self, matrices: Weights, evidence: Evidence) -> dict[Path, int]:
         """Rank of every path."""

@@ -1,5 +1,6 @@
 """What every compressed leaf obeys: each verb agrees with `dense`."""
 
+import dataclasses
 import inspect
 import pathlib
 
@@ -14,7 +15,7 @@ from spartax.arrays import verbs
 from tests import leaves
 
 pytestmark = pytest.mark.core
-CASES = [(name, shape) for shape in (leaves.DENSE, leaves.CONV) for name in leaves.examples(leaves.DENSE)]
+CASES = [(name, shape) for shape in (leaves.DENSE, leaves.CONV) for name in leaves.examples(shape)]
 # Swapping input and output, moving the output in front, permuting the spatial axes, and one that mixes them all.
 PERMUTATIONS = {2: [(1, 0)], 4: [(3, 2, 0, 1), (1, 0, 2, 3), (0, 3, 1, 2)]}
 FLOAT = [(n, s) for n, s in CASES if n not in ("Packed", "Permuted")]
@@ -34,7 +35,14 @@ def test_every_leaf_file_has_an_example():
         for value in vars(__import__(f"spartax.arrays.{module.stem}", fromlist=["_"])).values()
         if inspect.isclass(value) and issubclass(value, verbs.Leaf) and value is not verbs.Leaf
     }
-    assert classes == {type(x) for x in leaves.examples(leaves.DENSE).values()}
+    assert classes == {kind for leaf in leaves.examples(leaves.CONV).values() for kind in nested(leaf)}
+
+
+def nested(leaf):
+    """The classes of a leaf and of the leaves in it."""
+    inner = (getattr(leaf, field.name) for field in dataclasses.fields(leaf))
+    parts = [p for part in inner for p in (part if isinstance(part, tuple) else (part,)) if isinstance(p, verbs.Leaf)]
+    return {type(leaf), *(kind for part in parts for kind in nested(part))}
 
 
 def test_looks_like_its_dense_array(leaf):

@@ -1,40 +1,70 @@
 """What every factorization obeys."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from spartax import catalog, lowrank
+from spartax.arrays import nbytes
+from spartax.lowrank import fitting
+from tests import plugs
 
-MATRIX = np.random.default_rng(0).normal(size=(24, 20)).astype(np.float32)
+WEIGHTS, GIVEN = plugs.draw(), plugs.evidence()
+NOT_EXACT = {"cp"}  # its full rank is that of the matrix, which says nothing of a tensor
 
 
-@pytest.fixture(params=catalog.names(lowrank.factorizations))
+@pytest.fixture(params=catalog.names(lowrank.factorizations), scope="module")
 def factorization(request):
-    return catalog.load(lowrank.factorizations, request.param)()
+    made = catalog.load(lowrank.factorizations, request.param)()
+    made_of = {p: made.unfold(w, GIVEN.layouts[p]) for p, w in WEIGHTS.items()}
+    return request.param, made, {p: parts for p, parts in made_of.items() if parts}
 
 
-def error(factorization, rank):
-    left, right = factorization(jnp.asarray(MATRIX), rank)
-    assert (left.shape, right.shape) == ((24, rank), (rank, 20))
-    return float(np.linalg.norm(MATRIX - np.asarray(left) @ np.asarray(right)) / np.linalg.norm(MATRIX))
+def full(parts):
+    return {name: min(m.shape[-2:]) for name, m in parts.items()}
 
 
-def test_more_rank_is_less_error_and_full_rank_none(factorization):
-    errors = [error(factorization, rank) for rank in (1, 10, 20)]
-    assert errors[0] > errors[1] > errors[2]
-    assert errors[2] < 1e-4
+def built(made, path, ranks):
+    return fitting.build(made, path, WEIGHTS[path], ranks, GIVEN)
 
 
-def test_a_matrix_of_that_rank_is_reproduced(factorization):
-    low = MATRIX[:, :3] @ MATRIX[:3]
-    left, right = factorization(jnp.asarray(low), 3)
-    np.testing.assert_allclose(np.asarray(left) @ np.asarray(right), low, atol=1e-3)
+def error(made, path, ranks):
+    leaf = plugs.dense(built(made, path, ranks))
+    return float(np.linalg.norm(np.asarray(leaf - WEIGHTS[path])) / np.linalg.norm(np.asarray(WEIGHTS[path])))
 
 
-def test_runs_under_jit_and_vmap(factorization):
-    product = lambda m: jnp.matmul(*factorization(m, 4))  # noqa: E731
-    both = jax.jit(jax.vmap(product))(np.stack([MATRIX, MATRIX[::-1]]))
-    np.testing.assert_allclose(both[0], product(jnp.asarray(MATRIX)), atol=1e-3)
-    np.testing.assert_allclose(both[1], product(jnp.asarray(MATRIX[::-1])), atol=1e-3)
+def test_splits_some_weight_and_its_shape_and_dtype_stay(factorization):
+    _, made, parts = factorization
+    assert parts
+    for path, own in parts.items():
+        leaf = built(made, path, dict.fromkeys(own, 2))
+        assert (leaf.shape, leaf.dtype) == (WEIGHTS[path].shape, WEIGHTS[path].dtype)
+        assert nbytes(leaf) < nbytes(WEIGHTS[path])
+
+
+def test_full_rank_is_exact_and_less_rank_is_not(factorization):
+    name, made, parts = factorization
+    for path, own in parts.items():
+        if name not in NOT_EXACT:
+            assert error(made, path, full(own)) < 2e-3
+        assert error(made, path, dict.fromkeys(own, 2)) > 0.05
+
+
+def test_what_it_needs_is_named(factorization):
+    _, made, parts = factorization
+    path = next(iter(parts))
+    for need in made.needs:
+        with pytest.raises(ValueError, match=f"{need} is needed"):
+            fitting.build(made, path, WEIGHTS[path], dict.fromkeys(parts[path], 2), GIVEN._replace(**{need: None}))
+
+
+def test_the_side_that_is_stored_first_does_not_matter(factorization):
+    """A kernel and its transpose give factors of one product."""
+    _, made, parts = factorization
+    if "outputs_first" not in parts:
+        pytest.skip("splits convolution kernels only")
+    weight = WEIGHTS["outputs_first"]
+    other = GIVEN._replace(layouts={"outputs_first": plugs.LAYOUTS["dense"]})
+    ours = fitting.build(made, "outputs_first", weight, {"": 4}, GIVEN)
+    turned = fitting.build(made, "outputs_first", jnp.asarray(weight.T), {"": 4}, other)
+    np.testing.assert_allclose(plugs.dense(ours), plugs.dense(turned).T, atol=2e-3)

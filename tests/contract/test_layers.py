@@ -29,6 +29,7 @@ ALLOWED = {
     "models": BASE,
     "data": BASE,
     "compress": PROGRAM,
+    "correct_bias": PROGRAM,
     "checkpoint": PROGRAM,
     "train": PROGRAM | {"attacks", "compress"},
     "measure": PROGRAM | {"attacks"},

@@ -26,6 +26,8 @@ JOINS = {
     "compensate": lambda: chain(
         quantize.quantize(quantize.integer(3)), lowrank.compensate(lowrank.svd(), lowrank.fixed(2))
     ),
+    "trained_rank": lambda: lowrank.trained_rank(0.8),
+    "maestro": lowrank.maestro.decomposed,
     "prune random, N:M": lambda: prune.prune(prune.random(), pattern=prune.n_of_m(2, 4)),
     "prune, quantize, correct": lambda: chain(
         prune.prune(prune.magnitude(), 0.5, prune.uniform()),
@@ -40,7 +42,8 @@ JOINS = {
     ),
 }
 # Ranking what a later step made of the weights is not the first ranking.
-RANKS_AGAIN = {"prune, quantize, correct"}
+RANKS_AGAIN = {"prune, quantize, correct", "trained_rank"}
+STAYS_DENSE = {"trained_rank"}
 WEIGHTS = {p: w for p, w in plugs.draw().items() if p == "dense"}
 PARAMS = {"layer": dict(WEIGHTS), "bias": jnp.arange(3.0), "step": jnp.arange(4)}
 GIVEN = plugs.evidence(WEIGHTS)._replace(
@@ -83,7 +86,7 @@ def test_structure_is_final_after_init(transform):
         assert shapes(params) == shapes(first)
 
 
-def test_only_the_selection_is_touched(transform):
+def test_only_the_selection_is_touched(name, transform):
     before = jax.tree.map(np.array, PARAMS)
     params, info = plugs.run(transform, PARAMS, GIVEN)
     assert params["bias"] is PARAMS["bias"]
@@ -91,7 +94,7 @@ def test_only_the_selection_is_touched(transform):
     assert set(info) == set(GIVEN.layouts)
     jax.tree.map(np.testing.assert_array_equal, PARAMS, before)
     for path, w in tree.pick(params, GIVEN.layouts).items():
-        assert isinstance(w, sx.Masked | sx.Scored | sx.LowRank | sx.Quantized | sx.Sum)
+        assert isinstance(w, sx.Masked | sx.Scored | sx.LowRank | sx.Quantized | sx.Sum) or name in STAYS_DENSE
         assert w.shape == GIVEN.originals[path].shape
         assert w.dtype == jnp.float32
         assert np.isfinite(np.asarray(plugs.dense(w))).all()

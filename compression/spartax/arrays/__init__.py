@@ -1,6 +1,7 @@
 """What a compressed weight is: one leaf per file, and the verbs that every leaf answers."""
 
 from spartax.arrays.bitmask import Bitmask
+from spartax.arrays.block_diagonal import BlockDiagonal
 from spartax.arrays.block_sparse import BlockSparse, block_sparse
 from spartax.arrays.lowrank import LowRank
 from spartax.arrays.masked import Masked
@@ -9,13 +10,17 @@ from spartax.arrays.packed import Packed
 from spartax.arrays.permuted import Permuted
 from spartax.arrays.quantized import Quantized
 from spartax.arrays.scored import Scored
+from spartax.arrays.separable import Depthwise, Separable
 from spartax.arrays.sum import Sum
+from spartax.arrays.tucker import Tucker
 from spartax.arrays.use import Use
 from spartax.arrays.verbs import Leaf, Plan, dense, is_leaf, matmul, nbytes, pack
 
 __all__ = [
     "Bitmask",
+    "BlockDiagonal",
     "BlockSparse",
+    "Depthwise",
     "Leaf",
     "LowRank",
     "Masked",
@@ -25,7 +30,9 @@ __all__ = [
     "Plan",
     "Quantized",
     "Scored",
+    "Separable",
     "Sum",
+    "Tucker",
     "Use",
     "block_sparse",
     "dense",

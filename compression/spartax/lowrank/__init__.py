@@ -4,10 +4,11 @@ Every file in `factorizations/` and `ranks/` is offered here under its own name:
 """
 
 from spartax import catalog
-from spartax.lowrank import factorizations, ranks
+from spartax.lowrank import factorizations, maestro, ranks
 from spartax.lowrank.compensate import compensate
 from spartax.lowrank.factorize import factorize
+from spartax.lowrank.trained_rank import nuclear_norm, trained_rank
 
-__all__ = ["compensate", "factorizations", "factorize", "ranks"]
+__all__ = ["compensate", "factorizations", "factorize", "maestro", "nuclear_norm", "ranks", "trained_rank"]
 
 __getattr__, __dir__ = catalog.exports(__name__, factorizations, ranks)

@@ -5,52 +5,68 @@ from typing import Any
 import jax
 
 from spartax import catalog, tree
-from spartax.arrays import LowRank, Sum, dense, is_leaf
-from spartax.lowrank import matrices
-from spartax.records import Array, Evidence, Factorization, Info, Params, Path, Ranks, Transform
+from spartax.arrays import Sum, dense, is_leaf
+from spartax.lowrank import fitting
+from spartax.records import Array, Evidence, Factorization, Info, Params, Path, Ranks, Transform, Weights
 
 NOT_COMPRESSED = "not compressed: there is no error to compensate"
 
 
-def compensate(factorization: Factorization, ranks: Ranks) -> Transform:
-    """Add a low-rank part to each compressed weight C: `Sum((C, LowRank(W - dense(C))))`.
+def compensate(factorization: Factorization, ranks: Ranks, then: Transform | None = None) -> Transform:
+    """Add a low-rank part to each compressed weight C: `Sum((C, factors of W - dense(C)))`.
 
-    W is the dense weight before any transform. With `lowrank.svd()` no other correction of that rank brings the weight
-    nearer to W (the data-free case of Liu et al., EoRA, arXiv 2410.21271, and the first half-step of LoftQ, arXiv
+    W is the dense weight before any transform. With `lowrank.whitened()` this is EoRA (S055; Liu et al., arXiv
+    2410.21271): of all corrections of that rank it gives the least error of the *output* on the calibration data. With
+    `lowrank.svd()` it is the data-free case, the least error of the weight, and the first half-step of LoftQ (arXiv
     2310.08659). `update` fits the correction anew to C as it is then.
 
     Args:
-      factorization: how the residual is split, such as `lowrank.svd()`.
+      factorization: how the residual is split.
       ranks: how many directions of the residual each weight gets, such as `lowrank.fixed(8)`.
+      then: a transform for the factors alone, such as `quantize.quantize(quantize.integer(8))`.
 
     Raises:
-      ValueError: at use, the originals are missing from the evidence, or a rank above the smaller side of a matrix.
+      ValueError: at use, the originals or statistics are missing from the evidence, or a rank above the smaller side of
+        a matrix.
     """
 
-    def residual(path: Path, weight: Any, evidence: Evidence) -> Array:
-        return _difference(catalog.need("originals", evidence)[path], weight)
-
-    def init(params: Params, evidence: Evidence) -> tuple[Params, tuple]:
+    def init(params: Params, evidence: Evidence) -> tuple[Params, fitting.Chosen]:
         weights = tree.pick(params, evidence.layouts)
-        rest = {path: residual(path, w, evidence) for path, w in weights.items() if is_leaf(w)}
-        chosen = matrices.choose(ranks, rest, evidence)
-        low = {p: matrices.factors(factorization, rest[p], evidence.layouts[p], r) for p, r in chosen.items()}
-        return tree.replace(params, {path: Sum((weights[path], leaf)) for path, leaf in low.items()}), ()
+        rest = _residuals({path: w for path, w in weights.items() if is_leaf(w)}, evidence)
+        chosen = fitting.choose(factorization, ranks, rest, evidence)
+        return tree.replace(params, corrected({p: weights[p] for p in chosen}, rest, chosen, evidence)), chosen
 
-    def update(params: Params, state: tuple, evidence: Evidence) -> tuple[Params, tuple, Info]:
+    def corrected(weights: Weights, rest: Weights, chosen: fitting.Chosen, evidence: Evidence) -> Weights:
+        low = {path: fitting.build(factorization, path, rest[path], r, evidence) for path, r in chosen.items()}
+        if then is not None and low:
+            own = evidence._replace(layouts={path: evidence.layouts[path] for path in low})
+            low, state = then.init(low, own)
+            low, _, _ = then.update(low, state, own)
+        return {path: Sum((weights[path], leaf)) for path, leaf in low.items()}
 
-        def refit(path: Path, leaf: Any) -> Any:
-            if not _is_corrected(leaf):
-                return leaf
-            rest = residual(path, leaf.terms[0], evidence)
-            low = matrices.factors(factorization, rest, evidence.layouts[path], leaf.terms[1].rank)
-            return Sum((leaf.terms[0], low))
-
+    def update(params: Params, state: fitting.Chosen, evidence: Evidence) -> tuple[Params, fitting.Chosen, Info]:
         weights = tree.pick(params, evidence.layouts)
-        new = {p: jax.tree.map(lambda x, p=p: refit(p, x), w, is_leaf=_is_corrected) for p, w in weights.items()}
-        return tree.replace(params, new), state, {path: _report(path, w, evidence) for path, w in new.items()}
+        inner = {path: _corrected(weights[path]).terms[0] for path in state}
+        new = corrected(inner, _residuals(inner, evidence), state, evidence)
+        placed = {path: _replace(weights[path], leaf) for path, leaf in new.items()}
+        info = {path: _report(path, w, state, evidence) for path, w in {**weights, **placed}.items()}
+        return tree.replace(params, placed), state, info
 
-    return Transform(frozenset({"originals"}), init, update)
+    def _report(path: Path, weight: Any, chosen: fitting.Chosen, evidence: Evidence) -> dict[str, Any]:
+        if path in chosen:
+            before = catalog.need("originals", evidence)[path]
+            return fitting.report("compensate", chosen[path], weight, before)
+        if not is_leaf(weight):
+            return {"method": "compensate", "skipped": NOT_COMPRESSED}
+        return fitting.skipped("compensate", factorization, dense(weight), evidence.layouts[path])
+
+    needs = frozenset({"originals"}) | factorization.needs | (then.needs if then else frozenset())
+    return Transform(needs, init, update)
+
+
+def _residuals(weights: Weights, evidence: Evidence) -> Weights:
+    originals = catalog.need("originals", evidence)
+    return {path: _difference(originals[path], w) for path, w in weights.items()}
 
 
 @jax.jit
@@ -59,12 +75,13 @@ def _difference(original: Array, weight: Any) -> Array:
 
 
 def _is_corrected(x: Any) -> bool:
-    return isinstance(x, Sum) and len(x.terms) == 2 and isinstance(x.terms[1], LowRank)
+    return isinstance(x, Sum) and len(x.terms) == 2
 
 
-def _report(path: Path, weight: Any, evidence: Evidence) -> dict[str, Any]:
-    corrected = matrices.found(weight, _is_corrected)
-    if corrected is not None:
-        return matrices.report("compensate", corrected.terms[1].rank, weight, catalog.need("originals", evidence)[path])
-    reason = matrices.why_dense(tuple(weight.shape), evidence.layouts[path]) if is_leaf(weight) else NOT_COMPRESSED
-    return {"method": "compensate", "skipped": reason}
+def _corrected(weight: Any) -> Sum:
+    """The sum that this transform made, also where a later one wrapped it."""
+    return next(x for x in jax.tree.leaves(weight, is_leaf=_is_corrected) if _is_corrected(x))
+
+
+def _replace(weight: Any, new: Sum) -> Any:
+    return jax.tree.map(lambda x: new if _is_corrected(x) else x, weight, is_leaf=_is_corrected)

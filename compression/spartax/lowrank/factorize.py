@@ -3,41 +3,49 @@
 from typing import Any
 
 from spartax import tree
-from spartax.arrays import LowRank, Masked, dense, is_leaf
-from spartax.lowrank import matrices
+from spartax.arrays import Masked, dense, is_leaf
+from spartax.lowrank import fitting
 from spartax.records import Evidence, Factorization, Info, Params, Path, Ranks, Transform
 
 
 def factorize(factorization: Factorization, ranks: Ranks) -> Transform:
-    """Replace each selected weight by two thin factors, `LowRank(left, right)`.
+    """Replace each selected weight by thin factors, such as `LowRank(left, right)` or `Tucker(first, core, last)`.
 
-    The rows are the contracted axes when they come first (`[I, O]`, `[H, W, I, O]`), the output axes when those do
-    (`[O, I, H, W]`); every layer of a stack is factorized on its own, at one rank. A weight whose factors would take at
-    least its own bytes stays dense, and `info` says so. A `Masked` weight becomes factors under the same mask. `init`
-    does all the work, as the ranks are shapes; from then on the factors are free to be trained, and `update` only
-    reports.
+    Matrices have the contracted axes as rows when they come first (`[I, O]`, `[H, W, I, O]`), the output axes when
+    those do (`[O, I, H, W]`); every layer of a stack is factorized on its own, at one rank. A weight whose factors
+    would take at least its own bytes stays dense, and `info` says so. A `Masked` weight becomes factors under the same
+    mask. `init` does all the work, as the ranks are shapes; from then on the factors are free to be trained, and
+    `update` only reports.
 
     Args:
-      factorization: how a matrix is split, such as `lowrank.svd()`.
+      factorization: how a weight is split, such as `lowrank.svd()`.
       ranks: how many directions each weight keeps, such as `lowrank.fixed(16)`.
 
     Raises:
-      ValueError: at use, a rank above the smaller side of a matrix, or a weight quantized or factorized already.
+      ValueError: at use, a rank above the smaller side of a matrix, a weight quantized or factorized already, or
+        statistics that the factorization needs and nobody gave.
     """
 
-    def init(params: Params, evidence: Evidence) -> tuple[Params, tuple]:
+    def init(params: Params, evidence: Evidence) -> tuple[Params, fitting.Chosen]:
         weights = tree.pick(params, evidence.layouts)
         arrays = {path: _values(path, w) for path, w in weights.items()}
-        chosen = matrices.choose(ranks, arrays, evidence)
-        low = {p: matrices.factors(factorization, arrays[p], evidence.layouts[p], r) for p, r in chosen.items()}
-        new = {p: Masked(leaf, weights[p].mask) if is_leaf(weights[p]) else leaf for p, leaf in low.items()}
-        return tree.replace(params, new), ()
+        chosen = fitting.choose(factorization, ranks, arrays, evidence)
+        leaves = {p: fitting.build(factorization, p, arrays[p], r, evidence) for p, r in chosen.items()}
+        new = {p: Masked(leaf, weights[p].mask) if is_leaf(weights[p]) else leaf for p, leaf in leaves.items()}
+        return tree.replace(params, new), chosen
 
-    def update(params: Params, state: tuple, evidence: Evidence) -> tuple[Params, tuple, Info]:
+    def update(params: Params, state: fitting.Chosen, evidence: Evidence) -> tuple[Params, fitting.Chosen, Info]:
         weights = tree.pick(params, evidence.layouts)
-        return params, state, {path: _report(path, w, evidence) for path, w in weights.items()}
+        before = evidence.originals or {}
+        info = {
+            path: fitting.report("factorize", state[path], w, before.get(path))
+            if path in state
+            else fitting.skipped("factorize", factorization, dense(w), evidence.layouts[path])
+            for path, w in weights.items()
+        }
+        return params, state, info
 
-    return Transform(frozenset(), init, update)
+    return Transform(factorization.needs, init, update)
 
 
 def _values(path: Path, weight: Any) -> Any:
@@ -47,11 +55,3 @@ def _values(path: Path, weight: Any) -> Any:
             "with lowrank.compensate."
         )
     return dense(weight) if is_leaf(weight) else weight
-
-
-def _report(path: Path, weight: Any, evidence: Evidence) -> dict[str, Any]:
-    low = matrices.found(weight, lambda x: isinstance(x, LowRank))
-    before = None if evidence.originals is None else evidence.originals[path]
-    if low is not None:
-        return matrices.report("factorize", low.rank, weight, before)
-    return {"method": "factorize", "skipped": matrices.why_dense(tuple(weight.shape), evidence.layouts[path])}

@@ -8,19 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spartax.arrays import LowRank, dense
-from spartax.records import Array, Evidence, Factorization, Layout, Path, Ranks, Weights
+from spartax.arrays import LowRank
+from spartax.records import Array, Factorization, Layout
+
+# (matrix [I, O], rank, statistics of the weight by need) -> (left [I, r], right [r, O]); runs under jit and vmap
+Splitting = Callable[[Array, int, Mapping[str, Array]], tuple[Array, Array]]
 
 
-class Split(NamedTuple):
-    """The axes of a weight `[*stack, *rows, *columns]`, by their lengths."""
+class Axes(NamedTuple):
+    """The axes of a weight `[*stack, *rows, *columns]`, by their lengths; `turned` where the rows are the outputs."""
 
     stack: tuple[int, ...]
     rows: tuple[int, ...]
     columns: tuple[int, ...]
+    turned: bool
 
 
-def split_axes(shape: tuple[int, ...], layout: Layout) -> Split | None:
+def split_axes(shape: tuple[int, ...], layout: Layout) -> Axes | None:
     """Which axes are rows and which are columns, or None when the weight is no matrix in memory.
 
     After the stack come either all contracted axes (they are the rows, `[I, O]` and `[H, W, I, O]`) or all output axes
@@ -32,85 +36,90 @@ def split_axes(shape: tuple[int, ...], layout: Layout) -> Split | None:
     for rows in (layout.inputs, layout.outputs):
         cut = lead + len(rows)
         if rows and cut < len(shape) and set(rows) == set(range(lead, cut)):
-            return Split(shape[:lead], shape[lead:cut], shape[cut:])
+            return Axes(shape[:lead], shape[lead:cut], shape[cut:], rows is layout.outputs)
     return None
 
 
 def to_matrix(weight: Array, layout: Layout) -> Array | None:
     """The weight as `[*stack, m, n]`, or None when it is no matrix in memory."""
-    split = split_axes(weight.shape, layout)
-    return None if split is None else weight.reshape(*split.stack, math.prod(split.rows), math.prod(split.columns))
+    axes = split_axes(weight.shape, layout)
+    return None if axes is None else weight.reshape(*axes.stack, math.prod(axes.rows), math.prod(axes.columns))
 
 
-def factors(factorization: Factorization, weight: Array, layout: Layout, rank: int) -> LowRank:
-    """The leaf of rank `rank` in the dtype of the weight; every layer of a stack is factorized on its own."""
-    split, matrix = split_axes(weight.shape, layout), to_matrix(weight, layout)
-    if split is None or matrix is None:
-        raise ValueError(f"a weight of shape {weight.shape} with {layout} is no matrix.")
-    one = lambda m: factorization(m, rank)  # noqa: E731
-    for _ in split.stack:
-        one = jax.vmap(one)
-    left, right = one(matrix)
-    left = left.reshape(*split.stack, *split.rows, rank).astype(weight.dtype)
-    right = right.reshape(*split.stack, rank, *split.columns).astype(weight.dtype)
-    return LowRank(left, right, len(split.columns))
+def by_matrix(split: Splitting, needs: frozenset[str] = frozenset()) -> Factorization:
+    """A factorization of the weight as one matrix, every layer of a stack on its own.
 
-
-def choose(ranks: Ranks, weights: Mapping[Path, Array], evidence: Evidence) -> dict[Path, int]:
-    """The rank of every weight that is worth factorizing: its factors take fewer bytes than it does.
-
-    Raises:
-      ValueError: a rank that is no positive integer, or above the smaller side of the matrix.
+    Args:
+      split: given the matrix with the inputs as rows, whatever the weight stores first.
+      needs: statistics that `split` reads; those over inputs arrive in the order of the rows.
     """
-    matrices = {path: to_matrix(w, evidence.layouts[path]) for path, w in weights.items()}
-    matrices = {path: m for path, m in matrices.items() if m is not None}
-    chosen = ranks(matrices, evidence) if matrices else {}
-    for path, rank in chosen.items():
-        most = min(matrices[path].shape[-2:])
-        if not 1 <= rank <= most:
-            rows, columns = matrices[path].shape[-2:]
-            raise ValueError(f"{path}: rank must be from 1 to {most} for a {rows} x {columns} matrix; got {rank}.")
-    return {path: rank for path, rank in chosen.items() if is_smaller(matrices[path].shape, rank)}
+
+    def unfold(weight: Array, layout: Layout) -> dict[str, Array]:
+        matrix = None if needs and layout.groups > 1 else to_matrix(weight, layout)
+        return {} if matrix is None else {"": matrix}
+
+    def build(weight: Array, layout: Layout, ranks: dict[str, int], statistics: Mapping[str, Array]) -> LowRank:
+        axes, matrix = split_axes(weight.shape, layout), to_matrix(weight, layout)
+        if axes is None or matrix is None:
+            raise ValueError(f"a weight of shape {weight.shape} with {layout} is no matrix.")
+        stored = {need: _as_stored(value, weight.shape, layout) for need, value in statistics.items()}
+        if "key" in stored and axes.stack:
+            stored["key"] = jax.random.split(stored["key"], axes.stack)
+        one = _turned(split, ranks[""]) if axes.turned else lambda m, s: split(m, ranks[""], s)
+        for _ in axes.stack:
+            one = jax.vmap(one)
+        left, right = one(matrix, stored)
+        left = left.reshape(*axes.stack, *axes.rows, ranks[""]).astype(weight.dtype)
+        right = right.reshape(*axes.stack, ranks[""], *axes.columns).astype(weight.dtype)
+        return LowRank(left, right, len(axes.columns))
+
+    return Factorization(needs, unfold, build)
 
 
-def is_smaller(shape: tuple[int, ...], rank: int) -> bool:
-    """Whether factors of this rank hold fewer numbers than the matrix `[*stack, m, n]`."""
-    rows, columns = shape[-2:]
-    return rank * (rows + columns) < rows * columns
+def _turned(split: Splitting, rank: int) -> Callable[[Array, Mapping[str, Array]], tuple[Array, Array]]:
+    """The factors of a matrix stored with its outputs as rows."""
+
+    def run(matrix: Array, statistics: Mapping[str, Array]) -> tuple[Array, Array]:
+        left, right = split(matrix.T, rank, statistics)
+        return right.T, left.T
+
+    return run
 
 
-def spectra(matrices: Weights) -> dict[Path, np.ndarray]:
+def _as_stored(value: Array, shape: tuple[int, ...], layout: Layout) -> Array:
+    """A statistic over inputs, from the order of `layout.inputs` to that of memory."""
+    sizes = [shape[a] for a in layout.inputs]
+    count, lead = math.prod(sizes), len(layout.stack)
+    if value.shape[lead:] not in ((count,), (count, count)):
+        return value
+    order = np.arange(count).reshape(sizes).transpose(np.argsort(layout.inputs)).reshape(-1)
+    value = jnp.take(value, order, axis=lead)
+    return jnp.take(value, order, axis=lead + 1) if value.ndim == lead + 2 else value
+
+
+def spectra(matrices: Mapping[str, Array]) -> dict[str, np.ndarray]:
     """Squared singular values of each matrix `[*stack, m, n]`, largest first, summed over the layers of a stack."""
     return {path: np.asarray(_spectrum(matrix), np.float64) for path, matrix in matrices.items()}
 
 
 @jax.jit
 def _spectrum(matrix: Array) -> Array:
-    values = jnp.linalg.svd(matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)), compute_uv=False)
+    values = jnp.linalg.svd(wide(matrix), compute_uv=False)
     return jnp.sum(jnp.square(values).reshape(-1, values.shape[-1]), axis=0)
+
+
+def wide(matrix: Array) -> Array:
+    """The matrix in float32 at least: decompositions in half precision are noise."""
+    return matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32))
+
+
+def truncated(matrix: Array, rank: int) -> tuple[Array, Array]:
+    """`U_r sqrt(S_r) [m, r]` and `sqrt(S_r) V_r^T [r, n]`: the nearest matrix of this rank, its size shared evenly."""
+    u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
+    root = jnp.sqrt(s[:rank])
+    return u[:, :rank] * root, root[:, None] * vt[:rank]
 
 
 def found(weight: Any, kind: Callable[[Any], bool]) -> Any:
     """The first node of this kind inside a weight, or None."""
     return next((x for x in jax.tree.leaves(weight, is_leaf=kind) if kind(x)), None)
-
-
-def why_dense(shape: tuple[int, ...], layout: Layout) -> str:
-    """Why a weight got no factors."""
-    if split_axes(shape, layout) is None:
-        return "its contracted axes are neither the first nor the last ones, so it is no matrix"
-    return "factors would take at least as many bytes as the dense weight, or the rank rule left it out"
-
-
-def report(method: str, rank: int, weight: Any, before: Array | None) -> dict[str, Any]:
-    """What was done to one weight; the error is relative to the dense weight before any transform."""
-    done: dict[str, Any] = {"method": method, "rank": rank}
-    if before is not None:
-        done["relative_error"] = float(_relative_error(weight, before))
-    return done
-
-
-@jax.jit
-def _relative_error(weight: Any, before: Array) -> Array:
-    error, size = (jnp.linalg.norm(x.astype(jnp.float32)) for x in (dense(weight) - before, before))
-    return error / jnp.maximum(size, jnp.finfo(jnp.float32).tiny)

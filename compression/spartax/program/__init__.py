@@ -1,5 +1,6 @@
 """The walker over a traced program, and its readings."""
 
+from spartax.program.biases import biases
 from spartax.program.collect import collect
 from spartax.program.compressed import compressed
 from spartax.program.fast_gradients import fast_gradients
@@ -14,6 +15,7 @@ __all__ = [
     "Member",
     "Usage",
     "alpha_beta",
+    "biases",
     "collect",
     "compressed",
     "epsilon",

@@ -16,7 +16,7 @@ from spartax.program.follow import Tagged, following, tagged
 from spartax.program.inspect import inspect
 from spartax.records import ApplyFn, Array, Layout, Loss, Params, Path
 
-NEEDS = ("moments", "magnitudes", "signals")
+NEEDS = ("moments", "means", "magnitudes", "signals")
 Sums = dict[Path, dict[str, Array]]  # for each weight, sums over rows by name
 
 
@@ -35,6 +35,7 @@ def collect(
     flattened in the order of `layout.inputs`, `I` numbers long.
 
     * `"moments"`: `E[x x^T]` over rows, `[*stack, I, I]` (`[groups, I, I]` for a grouped convolution).
+    * `"means"`: `E[x]` over rows, `[*stack, I]`.
     * `"magnitudes"`: `E|x|` over rows, `[*stack, I]`.
     * `"signals"`: `E_examples[sum over rows of g g^T]`, `[*stack, O, O]`, `g` the gradient of that example's loss in
       the output of the contraction; with `"moments"` it is the Kronecker factorization of the empirical Fisher
@@ -132,14 +133,14 @@ def _zeros(shape: tuple[int, ...], layout: Layout, needs: frozenset[str]) -> dic
     inputs = math.prod(shape[a] for a in layout.inputs)
     outputs = math.prod(shape[a] for a in layout.outputs)
     group = (layout.groups,) if layout.groups > 1 else ()
-    sizes = {"moments": (*group, inputs, inputs), "magnitudes": (*group, inputs)}
+    sizes = {"moments": (*group, inputs, inputs), "means": (*group, inputs), "magnitudes": (*group, inputs)}
     sizes["signals"] = (*group, outputs // layout.groups, outputs // layout.groups)
     return {"rows": jnp.zeros(stack), **{need: jnp.zeros((*stack, *sizes[need])) for need in needs}}
 
 
 def _tap(layouts: dict[Path, Layout], needs: frozenset[str]) -> Callable[[Tagged, Use, Array], list[Array] | None]:
     """Compute a contraction with identities around it that pour its rows into the probes."""
-    inputs = needs & {"moments", "magnitudes"}
+    inputs = needs - {"signals"}
 
     def on_use(tag: Tagged, use: Use, x: Array) -> list[Array] | None:
         if tag.stored(use.layout) != layouts[tag.path] or use.params.get("batch_group_count", 1) > 1:
@@ -180,6 +181,8 @@ def _input_sums(use: Use, x: Array, needs: frozenset[str]) -> dict[str, Array]:
     sums = {"rows": jnp.full(stack, rows.shape[-2], jnp.float32)}
     if "moments" in needs:
         sums["moments"] = _gram(rows)
+    if "means" in needs:
+        sums["means"] = jnp.sum(rows, axis=-2)
     if "magnitudes" in needs:
         sums["magnitudes"] = jnp.sum(jnp.abs(rows), axis=-2)
     return sums

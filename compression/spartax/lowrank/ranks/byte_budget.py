@@ -19,12 +19,16 @@ def byte_budget(ratio: float = 0.5) -> Ranks:
       ratio: share of the dense bytes of the selected weights, in [0, 1].
 
     Raises:
-      ValueError: `ratio` outside [0, 1]; at use, a budget too small for rank 1 everywhere.
+      ValueError: `ratio` outside [0, 1]; at use, a budget too small for rank 1 everywhere, or a factorization with
+        several ranks a weight.
     """
     checks.in_range("ratio", ratio, 0.0, 1.0)
 
     def choose(matrices: Weights, evidence: Evidence) -> dict[Path, int]:
         del evidence
+        several = sorted({name.split("#")[0] for name in matrices if "#" in name})
+        if several:
+            raise ValueError(f"{several[0]}: a byte budget prices one matrix a weight; use energy, fixed or vbmf here.")
         dense = {p: m.size * m.dtype.itemsize for p, m in matrices.items()}
         price = {p: dense[p] * sum(m.shape[-2:]) // (m.shape[-2] * m.shape[-1]) for p, m in matrices.items()}
         return spend(spectra(matrices), price, dense, int(ratio * sum(dense.values())))

@@ -1,0 +1,115 @@
+"""Maestro: ranks that training orders by importance, so that the last ones can be cut off at any time.
+
+The pieces of "Maestro: Uncovering Low-Rank Structures via Trainable Decomposition" (S034): factors of full rank
+(`decomposed`), one layer at a time cut at a random rank (`sampled`), a penalty on the tails of the factors
+(`group_lasso`), all three in `objective`; `shrink` between epochs, outside jit.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from spartax import checks, tree
+from spartax.arrays import LowRank, dense, nbytes
+from spartax.lowrank import fitting
+from spartax.lowrank.factorizations.svd import svd
+from spartax.records import ApplyFn, Array, Evidence, Info, Params, Path, Transform
+
+
+def decomposed() -> Transform:
+    """Each selected weight becomes `LowRank` at full rank, by its SVD, the singular values shared by both factors."""
+
+    def init(params: Params, evidence: Evidence) -> tuple[Params, tuple]:
+        weights = {p: w for p, w in tree.pick(params, evidence.layouts).items() if svd().unfold(w, evidence.layouts[p])}
+        ranks = {p: min(svd().unfold(w, evidence.layouts[p])[""].shape[-2:]) for p, w in weights.items()}
+        return tree.replace(
+            params, {p: fitting.build(svd(), p, w, {"": ranks[p]}, evidence) for p, w in weights.items()}
+        ), ()
+
+    def update(params: Params, state: tuple, evidence: Evidence) -> tuple[Params, tuple, Info]:
+        found = factored(tree.pick(params, evidence.layouts))
+        return params, state, {path: {"method": "maestro", "rank": leaf.rank} for path, leaf in found.items()}
+
+    return Transform(frozenset(), init, update)
+
+
+def factored(params: Params) -> dict[Path, LowRank]:
+    """The `LowRank` leaves of a tree by path."""
+    return {path: w for path, w in tree.weights(params).items() if isinstance(w, LowRank)}
+
+
+def sampled(key: Array, params: Params) -> Params:
+    """The params with one layer cut to its first b ranks, uniform over all pairs (layer, b); traced once for all."""
+    leaves = factored(params)
+    ranks = jnp.asarray([leaf.rank for leaf in leaves.values()])
+    pair = jax.random.randint(key, (), 0, jnp.sum(ranks))
+    ends = jnp.cumsum(ranks)
+    layer = jnp.searchsorted(ends, pair, side="right")
+    kept = 1 + pair - (ends[layer] - ranks[layer])
+    keep = [jnp.where(layer == i, kept, leaf.rank) for i, leaf in enumerate(leaves.values())]
+    return tree.replace(params, {path: cut(leaf, count) for (path, leaf), count in zip(leaves.items(), keep)})
+
+
+def cut(leaf: LowRank, count: Array | int) -> LowRank:
+    """The leaf with all but its first `count` ranks at zero; the shapes stay."""
+    alive = (jnp.arange(leaf.rank) < count).astype(leaf.dtype)
+    return LowRank(leaf.left * alive, _per_row(alive, leaf) * leaf.right, leaf.columns)
+
+
+def _per_row(values: Array, leaf: LowRank) -> Array:
+    return values.reshape(-1, *(1,) * leaf.columns)
+
+
+def group_lasso(params: Params) -> Array:
+    """`sum_layers sum_i |left[:, i:]|_F + |right[i:, :]|_F`: the tails shrink from the end, one inside the other."""
+    tails = [tail for leaf in factored(params).values() for tail in suffix_norms(leaf)]
+    return sum((jnp.sum(tail) for tail in tails), start=jnp.zeros(()))
+
+
+def suffix_norms(leaf: LowRank) -> tuple[Array, Array]:
+    """`|left[:, i:]|_F` and `|right[i:, :]|_F` for every i, each `[rank]`, over all layers of a stack together."""
+    rows = jnp.sum(jnp.square(leaf.left), axis=tuple(range(leaf.left.ndim - 1)))
+    others = tuple(a for a in range(leaf.right.ndim) if a != leaf.stack)
+    columns = jnp.sum(jnp.square(leaf.right), axis=others)
+    tail = lambda squares: jnp.sqrt(jnp.cumsum(squares[::-1])[::-1] + 1e-12)  # noqa: E731  finite slope at zero
+    return tail(rows), tail(columns)
+
+
+def objective(apply_fn: ApplyFn, params: Params, key: Array, x: Array, y: Array, weight: float = 1e-5) -> Array:
+    """`CE(full, y) + CE(sampled, softmax(full)) + weight * group_lasso`, with no gradient through the target.
+
+    Args:
+      apply_fn: `(params, x) -> logits`, of dense or compressed params.
+      params: a tree with `LowRank` leaves.
+      key: which layer is cut, and where.
+      x: images [B, ...].
+      y: labels, int32 [B].
+      weight: of the penalty; 1e-6 to 1e-4.
+    """
+    full = apply_fn(params, x)
+    part = apply_fn(sampled(key, params), x)
+    own = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(full, y))
+    taught = jnp.mean(optax.softmax_cross_entropy(part, jax.nn.softmax(jax.lax.stop_gradient(full))))
+    return own + taught + weight * group_lasso(params)
+
+
+def shrink(params: Params, threshold: float = 1e-5) -> Params:
+    """Cut off the tail of each leaf whose importance `|left[:, i:]|_F |right[i:, :]|_F` is below the threshold.
+
+    At least one rank is left. Where the factors take no fewer bytes than the dense weight, they are multiplied. Changes
+    shapes, so it runs outside jit, and what was compiled for the old shapes is compiled anew.
+
+    Raises:
+      ValueError: a negative threshold.
+    """
+    checks.in_range("threshold", threshold, 0.0, float("inf"))
+    return tree.replace(params, {path: _shorter(leaf, threshold) for path, leaf in factored(params).items()})
+
+
+def _shorter(leaf: LowRank, threshold: float) -> LowRank | Array:
+    rows, columns = suffix_norms(leaf)
+    count = max(1, int(jnp.sum(rows * columns >= threshold)))
+    short = LowRank(leaf.left[..., :count], jax.lax.slice_in_dim(leaf.right, 0, count, axis=leaf.stack), leaf.columns)
+    return short if nbytes(short) < leaf.dtype.itemsize * math.prod(leaf.shape) else dense(leaf)

@@ -1,0 +1,142 @@
+"""Ranks that training brings about: truncation while training (TRP), and ordered factors (Maestro)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import spartax as sx
+from spartax import lowrank
+from spartax.lowrank import maestro
+from spartax.lowrank.trained_rank import nuclear_norm, truncate
+from spartax.records import Evidence, Layout
+from tests import plugs
+
+DENSE = Layout((0,), (1,))
+
+
+def wave(*shape, a=1.0, b=0.7):
+    i = np.arange(np.prod(shape))
+    return (np.sin(a + 1.3 * i) + 0.5 * np.cos(b * i**2)).reshape(shape)
+
+
+W = jnp.asarray(wave(8, 12, a=0.3), jnp.float32)
+
+
+def test_golden_truncation_and_nuclear_norm():
+    near, rank = truncate(W, 0.9)
+    assert int(rank) == 3
+    np.testing.assert_allclose(np.linalg.norm(np.asarray(W - near)), 2.1006025826, rtol=1e-4)
+    value, slope = jax.value_and_grad(lambda w: nuclear_norm({"w": w}, {"w": DENSE}, 0.9))(W)
+    np.testing.assert_allclose(value, 10.6869941413, rtol=1e-5)
+    np.testing.assert_allclose(jnp.sum(slope * W), 10.6869941413, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.svd(slope, compute_uv=False), [1, 1, 1, *[0] * 5], atol=1e-5)
+
+
+def test_the_weight_has_exactly_the_rank_that_is_reported():
+    weights, given = plugs.draw(), plugs.evidence()
+    params, info = plugs.run(lowrank.trained_rank(0.8), weights, given)
+    for path, matrix in (("dense", params["dense"]), ("conv", params["conv"].reshape(72, 20))):
+        values = np.linalg.svd(np.asarray(matrix), compute_uv=False)
+        assert np.sum(values > 1e-5 * values[0]) == info[path]["rank"]
+    layers = np.linalg.svd(np.asarray(params["stack"]), compute_uv=False)
+    assert max(np.sum(v > 1e-5 * v[0]) for v in layers) == info["stack"]["rank"]
+    whole, _ = plugs.run(lowrank.trained_rank(1.0), weights, given)
+    for path, w in whole.items():
+        np.testing.assert_allclose(w, weights[path], atol=1e-5)
+
+
+def test_spatial_truncation_folds_back():
+    kernel = {"conv": plugs.draw()["conv"]}
+    params, info = plugs.run(lowrank.trained_rank(0.7, lowrank.spatial()), kernel, plugs.evidence(kernel))
+    values = np.linalg.svd(np.asarray(params["conv"]).transpose(0, 2, 1, 3).reshape(24, 60), compute_uv=False)
+    assert np.sum(values > 1e-5 * values[0]) == info["conv"]["rank"] < 24
+
+
+def test_factors_after_training_are_free():
+    """What was truncated last is factorized without loss."""
+    params, info = plugs.run(
+        lowrank.trained_rank(0.6), {"dense": plugs.draw()["dense"]}, plugs.evidence({"dense": plugs.draw()["dense"]})
+    )
+    given = Evidence({"dense": DENSE})
+    thin, _ = plugs.run(lowrank.factorize(lowrank.svd(), lowrank.energy(0.9999)), params, given)
+    assert thin["dense"].rank == info["dense"]["rank"]
+    np.testing.assert_allclose(plugs.dense(thin["dense"]), params["dense"], atol=1e-4)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="kept must be in"):
+        lowrank.trained_rank(1.5)
+    with pytest.raises(ValueError, match="factorization must need no statistics here; it needs moments"):
+        lowrank.trained_rank(0.9, lowrank.whitened())
+    with pytest.raises(ValueError, match="w: trained_rank works on dense weights; got a LowRank"):
+        lowrank.trained_rank().init({"w": sx.LowRank(jnp.ones((3, 1)), jnp.ones((1, 3)))}, Evidence({"w": DENSE}))
+    with pytest.raises(ValueError, match="threshold must be in"):
+        maestro.shrink({}, -1.0)
+
+
+def factors():
+    params, _ = plugs.run(maestro.decomposed(), {"w": W}, Evidence({"w": DENSE}))
+    return params
+
+
+def test_golden_penalty_and_importance_of_maestro():
+    params = factors()
+    np.testing.assert_allclose(maestro.group_lasso(params), 29.5613025903, rtol=1e-4)
+    rows, columns = maestro.suffix_norms(params["w"])
+    values = np.linalg.svd(np.asarray(W), compute_uv=False)
+    np.testing.assert_allclose(rows * columns, np.cumsum(values[::-1])[::-1], rtol=1e-4)
+    np.testing.assert_allclose(rows[0] * columns[0], 14.5788499873, rtol=1e-4)
+    slope = jax.grad(lambda p: maestro.group_lasso(p))({"w": maestro.cut(params["w"], 0)})
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
+
+
+def test_every_pair_of_layer_and_rank_is_drawn():
+    params = {"a": factors()["w"], "b": sx.LowRank(jnp.ones((3, 2)), jnp.ones((2, 3)))}
+    drawn = set()
+    sample = jax.jit(maestro.sampled)
+    for seed in range(200):
+        cut = sample(jax.random.key(seed), params)
+        alive = tuple(int(jnp.sum(jnp.any(leaf.left != 0, axis=0))) for leaf in cut.values())
+        drawn.add(alive)
+    assert drawn == {(n, 2) for n in range(1, 9)} | {(8, 1)}
+
+
+def test_shrinking_keeps_the_function_and_gives_up_where_factors_are_larger():
+    low = sx.LowRank(jnp.pad(jnp.ones((20, 2)), ((0, 0), (0, 8))), jnp.pad(jnp.ones((2, 20)), ((0, 8), (0, 0))))
+    small = maestro.shrink({"low": low, **factors()})
+    assert small["low"].rank == 2
+    np.testing.assert_allclose(sx.dense(small["low"]), sx.dense(low))
+    assert isinstance(small["w"], jax.Array)
+    np.testing.assert_allclose(small["w"], W, atol=1e-5)
+
+
+def test_ordered_dropout_recovers_the_order_of_the_svd():
+    """A linear map with singular values 4, 2, 1 on white data: the k leading ranks become its best rank-k map."""
+    rng = np.random.default_rng(3)
+    u, v = (np.linalg.qr(rng.normal(size=(6, 6)))[0] for _ in range(2))
+    target = jnp.asarray(u[:, :3] * [4.0, 2.0, 1.0] @ v[:, :3].T, jnp.float32)
+    params = sx.LowRank(*(0.3 * jnp.asarray(rng.normal(size=(6, 6)), jnp.float32) for _ in range(2)))
+    tx = optax.adam(optax.cosine_decay_schedule(0.03, 3000))
+
+    def loss(params, key):
+        lost = sx.dense(maestro.sampled(key, {"w": params})["w"]) - target  # white data: the loss of the map
+        return jnp.sum(jnp.square(lost)) + 1e-3 * maestro.group_lasso({"w": params})
+
+    @jax.jit
+    def train(params):
+        def step(carry, key):
+            params, state = carry
+            updates, state = tx.update(jax.grad(loss)(params, key), state)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, tx.init(params)), jax.random.split(jax.random.key(0), 3000))[0][0]
+
+    trained = train(params)
+    for k in (1, 2, 3):
+        best = u[:, :k] * np.array([4.0, 2.0, 1.0])[:k] @ v[:, :k].T
+        assert np.linalg.norm(np.asarray(sx.dense(maestro.cut(trained, k))) - best) < 0.15
+    assert maestro.shrink({"w": trained}, 0.05)["w"].shape == (6, 6)
+    rows, columns = maestro.suffix_norms(trained)
+    assert int(jnp.sum(rows * columns > 0.05)) == 3
