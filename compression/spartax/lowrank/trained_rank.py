@@ -28,7 +28,7 @@ def trained_rank(kept: float = 0.9, factorization: Factorization | None = None, 
       every: steps of a training loop between two updates, 1 to 50; an SVD of every weight is not free.
 
     Raises:
-      ValueError: `kept` outside [0, 1]; `every` below one; a factorization with several ranks or with needs; at use, a compressed weight.
+      ValueError: `kept` outside [0, 1]; `every` below one; a factorization with needs; at use, a compressed weight.
     """
     checks.in_range("kept", kept, 0.0, 1.0)
     checks.positive_int("every", every)
