@@ -1,7 +1,7 @@
 """Errors at the door: every check names the argument, what came and what is allowed."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import jax
@@ -64,3 +64,13 @@ def labels(name: str, y: Any, *, batch: int, classes: int | None = None) -> None
         least, most = int(jnp.min(y)), int(jnp.max(y))
         if least < 0 or most >= classes:
             raise ValueError(f"{name} must lie in [0, {classes}); got values from {least} to {most}.")
+
+
+def nonzero(name: str, arrays: Iterable[Any]) -> None:
+    """Arrays must not be zero everywhere (checked when their values are known)."""
+    arrays = list(arrays)
+    if not all(is_concrete(x) for x in arrays):
+        return
+    with jax.ensure_compile_time_eval():  # constants of a function that is being traced have values too
+        if not any(bool(jnp.any(x)) for x in arrays):
+            raise ValueError(f"{name} is zero everywhere, so it tells nothing apart; check the data and the loss.")

@@ -89,7 +89,7 @@ def _layouts(apply_fn: ApplyFn, params: Params, x: Any, paths: Collection[Path] 
 
 def _mean(path: Path, need: str, sums: dict[str, Array]) -> Array:
     rows = sums["examples" if need == "signals" else "rows"]
-    if not bool(jnp.all(rows > 0)):
+    if checks.is_concrete(rows) and not bool(jnp.all(rows > 0)):
         raise ValueError(f"{path}: no row was seen, because it is contracted inside custom_vjp or shard_map.")
     value = sums[need] / rows.reshape(*rows.shape, *(1,) * (sums[need].ndim - rows.ndim))
     checks.finite(f"the {need} of {path}", value)

@@ -1,0 +1,110 @@
+"""Gradients of the loss in the weights: what the criteria that look at labelled data start from.
+
+The functions that run on the device take a `Judge`, which hashes by its functions, so that a criterion can hold one
+jitted function and compile it once for one network.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from spartax import catalog, checks
+from spartax.records import Array, Evidence, Loss, Weights
+
+
+class Judge(NamedTuple):
+    """The mean loss of a batch as a function of the weights; `jax.grad` of it is the gradient of the batch.
+
+    Attributes:
+      logits: `(weights, x) -> logits`.
+      loss: `(logits, y) -> [B]`, or its mean.
+      temperature: the logits are divided by it.
+    """
+
+    logits: Callable[[Weights, Array], Array]
+    loss: Loss
+    temperature: float = 1.0
+
+    def __call__(self, weights: Weights, x: Array, y: Array) -> Array:
+        """Mean loss."""
+        return jnp.mean(self.loss(self.logits(weights, x) / self.temperature, y))
+
+
+def judged(evidence: Evidence) -> tuple[Judge, tuple[tuple[Array, Array], ...]]:
+    """The judge, and the labelled batches.
+
+    Raises:
+      ValueError: no objective, no loss, batches without labels or without values.
+    """
+    objective = catalog.need("objective", evidence)
+    if objective.loss is None:
+        raise ValueError("loss is needed by this criterion: give compress loss=, a function (logits, y) -> [B].")
+    for batch in objective.batches:
+        if not isinstance(batch, tuple | list) or isinstance(batch[0], jax.ShapeDtypeStruct):
+            raise ValueError("batches must be (x, y) with values: this criterion needs gradients of the loss.")
+    if not objective.batches:
+        raise ValueError("batches is empty; gradients of the loss need at least one batch.")
+    return Judge(objective.logits, objective.loss), objective.batches
+
+
+def full(weights: Weights) -> Weights:
+    """The weights in float32 at least, so that gradients are."""
+    return {path: w.astype(jnp.promote_types(w.dtype, jnp.float32)) for path, w in weights.items()}
+
+
+def average(name: str, function: Callable[[Array, Array], tuple[Array, Weights]], batches: Any) -> Weights:
+    """Mean over all examples of what `function(x, y) -> (mean loss, values)` gives for each batch.
+
+    Raises:
+      ValueError: a loss that is not finite, or values that are zero everywhere; the message begins with `name`.
+    """
+    total, count = None, 0
+    for x, y in batches:
+        new = function(x, y)
+        total = _scaled(new, len(x)) if total is None else _added(total, new, len(x))
+        count += len(x)
+    loss, values = _scaled(total, 1 / count)
+    checks.finite(f"{name}: the loss", loss)
+    checks.nonzero(f"{name}: the gradient of the loss", values.values())
+    return values
+
+
+def per_example(
+    judge: Judge, weights: Weights, x: Array, y: Array, step: Callable[[Any, Weights], Any], start: Any, group: int = 1
+) -> tuple[Array, Any]:
+    """`carry = step(carry, gradient)` over the gradients of single examples, or of the mean loss of `group` of them.
+
+    One gradient is held at a time. Returns the mean loss and the last carry.
+    """
+
+    def body(carry: Any, examples: tuple[Array, Array]) -> tuple[Any, Array]:
+        loss, gradient = jax.value_and_grad(judge)(weights, *examples)
+        return step(carry, gradient), loss
+
+    groups = x.reshape(-1, group, *x.shape[1:]), y.reshape(-1, group, *y.shape[1:])
+    carry, losses = lax.scan(body, start, groups)
+    return jnp.mean(losses), carry
+
+
+def warn_if_one_class(name: str, batches: Any) -> None:
+    """Class labels that are all the same say nothing about what tells classes apart."""
+    labels = [y for _, y in batches]
+    if all(checks.is_concrete(y) and jnp.issubdtype(y.dtype, jnp.integer) for y in labels):
+        seen = np.unique(np.concatenate([np.asarray(y).ravel() for y in labels]))
+        if len(seen) == 1:
+            warnings.warn(f"{name}: every label is {seen[0]}; give batches of all classes, ten of each.", stacklevel=2)
+
+
+@jax.jit
+def _scaled(tree: Any, factor: Array) -> Any:
+    return jax.tree.map(lambda a: a * factor, tree)
+
+
+@jax.jit
+def _added(total: Any, new: Any, factor: Array) -> Any:
+    return jax.tree.map(lambda a, b: a + b * factor, total, new)
