@@ -20,6 +20,7 @@ JOINS = {
     "learnt_scores": lambda: prune.learnt_scores(0.75),
     "rigl": lambda: prune.rigl(0.75, end=10),
     "sparse_evolution": lambda: prune.sparse_evolution(0.75, end=10),
+    "sr_ste": lambda: prune.sr_ste(2, 4),
     "movement": lambda: prune.movement(0.75),
     "factorize": lambda: lowrank.factorize(lowrank.svd(), lowrank.fixed(4)),
     "quantize": lambda: quantize.quantize(quantize.integer(4, group=4)),
@@ -94,7 +95,8 @@ def test_only_the_selection_is_touched(name, transform):
     assert set(info) == set(GIVEN.layouts)
     jax.tree.map(np.testing.assert_array_equal, PARAMS, before)
     for path, w in tree.pick(params, GIVEN.layouts).items():
-        assert isinstance(w, sx.Masked | sx.Scored | sx.LowRank | sx.Quantized | sx.Sum) or name in STAYS_DENSE
+        known = sx.Masked | sx.Scored | sx.LowRank | sx.Quantized | sx.Sum | sx.TopOfGroups
+        assert isinstance(w, known) or name in STAYS_DENSE
         assert w.shape == GIVEN.originals[path].shape
         assert w.dtype == jnp.float32
         assert np.isfinite(np.asarray(plugs.dense(w))).all()

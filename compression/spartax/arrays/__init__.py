@@ -12,6 +12,7 @@ from spartax.arrays.quantized import Quantized
 from spartax.arrays.scored import Scored
 from spartax.arrays.separable import Depthwise, Separable
 from spartax.arrays.sum import Sum
+from spartax.arrays.top_of_groups import TopOfGroups
 from spartax.arrays.tucker import Tucker
 from spartax.arrays.use import Use
 from spartax.arrays.verbs import Leaf, Plan, dense, is_leaf, matmul, nbytes, pack
@@ -32,6 +33,7 @@ __all__ = [
     "Scored",
     "Separable",
     "Sum",
+    "TopOfGroups",
     "Tucker",
     "Use",
     "block_sparse",

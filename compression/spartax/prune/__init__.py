@@ -18,6 +18,7 @@ from spartax.prune.rigl import rigl
 from spartax.prune.select_channels import select_channels
 from spartax.prune.shrink import Shrunk, shrink
 from spartax.prune.sparse_evolution import sparse_evolution
+from spartax.prune.sr_ste import sr_ste
 
 __all__ = [
     "Shrunk",
@@ -37,6 +38,7 @@ __all__ = [
     "select_channels",
     "shrink",
     "sparse_evolution",
+    "sr_ste",
 ]
 
 __getattr__, __dir__ = catalog.exports(__name__, criteria, allocations, patterns, schedules)

@@ -6,6 +6,7 @@ from spartax.train.batch_stats import reestimate_batch_stats
 from spartax.train.fit import fit
 from spartax.train.lottery import Ticket, lottery
 from spartax.train.network import Loss, Network, TrainApply
+from spartax.train.pull_removed import pull_removed
 from spartax.train.refresh import Method, Refresh, begin, make_refresh, restart_moments
 from spartax.train.step import State, init_state, make_step
 
@@ -24,6 +25,7 @@ __all__ = [
     "lottery",
     "make_refresh",
     "make_step",
+    "pull_removed",
     "reestimate_batch_stats",
     "restart_moments",
 ]

@@ -2,10 +2,8 @@
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from spartax import checks
+from spartax.kernels import groups
 from spartax.records import Array, Layout, Pattern
 
 
@@ -53,15 +51,4 @@ class _Groups(NamedTuple):
             raise ValueError(f"n_of_m({n}, {m}) needs an input axis divisible by {m}; got {score.shape[axis]}.")
         if checks.is_concrete(keep) and int(keep) * m != score.size * n:
             raise ValueError(f"n_of_m({n}, {m}) keeps {score.size * n // m} of {score.size} weights, not {keep}.")
-        groups = jnp.moveaxis(score, axis, -1)
-        kept = _first(groups.reshape(*groups.shape[:-1], -1, m), n)
-        return jnp.moveaxis(kept.reshape(groups.shape), -1, axis)
-
-
-@jax.jit(static_argnums=1)
-def _first(groups: Array, n: int) -> Array:
-    """Which entries of the last axis have fewer than `n` others before them: larger, or equal and to the left."""
-    mine, other = groups[..., :, None], groups[..., None, :]
-    position = jnp.arange(groups.shape[-1])
-    before = (other > mine) | ((other == mine) & (position < position[:, None]))
-    return jnp.sum(before, axis=-1) < n
+        return groups.top_of_groups(score, n, m, axis)
