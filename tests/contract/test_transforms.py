@@ -21,6 +21,7 @@ JOINS = {
     "rigl": lambda: prune.rigl(0.75, end=10),
     "sparse_evolution": lambda: prune.sparse_evolution(0.75, end=10),
     "sr_ste": lambda: prune.sr_ste(2, 4),
+    "selective_activation": lambda: prune.selective_activation(prune.prune(prune.magnitude(), 0.5, regrow=False)),
     "movement": lambda: prune.movement(0.75),
     "factorize": lambda: lowrank.factorize(lowrank.svd(), lowrank.fixed(4)),
     "quantize": lambda: quantize.quantize(quantize.integer(4, group=4)),
@@ -42,8 +43,8 @@ JOINS = {
         lowrank.factorize(lowrank.svd(), lowrank.byte_budget(0.5)), quantize.quantize(quantize.integer(8))
     ),
 }
-# Ranking what a later step made of the weights is not the first ranking.
-RANKS_AGAIN = {"prune, quantize, correct", "trained_rank"}
+# Ranking what a later step made of the weights is not the first ranking; AP removes with every other update.
+RANKS_AGAIN = {"prune, quantize, correct", "trained_rank", "selective_activation"}
 STAYS_DENSE = {"trained_rank"}
 WEIGHTS = {p: w for p, w in plugs.draw().items() if p == "dense"}
 PARAMS = {"layer": dict(WEIGHTS), "bias": jnp.arange(3.0), "step": jnp.arange(4)}

@@ -3,6 +3,7 @@
 from spartax.program.biases import biases
 from spartax.program.collect import collect
 from spartax.program.compressed import compressed
+from spartax.program.dead_neurons import DeadNeurons, dead_neurons
 from spartax.program.fast_gradients import fast_gradients
 from spartax.program.groups import Group, Member, groups
 from spartax.program.inspect import Usage, explain, inspect
@@ -11,6 +12,7 @@ from spartax.program.resized import resized
 from spartax.program.straight_through import straight_through
 
 __all__ = [
+    "DeadNeurons",
     "Group",
     "Member",
     "Usage",
@@ -18,6 +20,7 @@ __all__ = [
     "biases",
     "collect",
     "compressed",
+    "dead_neurons",
     "epsilon",
     "explain",
     "fast_gradients",

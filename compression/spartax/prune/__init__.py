@@ -16,6 +16,7 @@ from spartax.prune.movement import movement
 from spartax.prune.prune import prune
 from spartax.prune.rigl import rigl
 from spartax.prune.select_channels import select_channels
+from spartax.prune.selective_activation import selective_activation
 from spartax.prune.shrink import Shrunk, shrink
 from spartax.prune.sparse_evolution import sparse_evolution
 from spartax.prune.sr_ste import sr_ste
@@ -36,6 +37,7 @@ __all__ = [
     "rigl",
     "schedules",
     "select_channels",
+    "selective_activation",
     "shrink",
     "sparse_evolution",
     "sr_ste",
