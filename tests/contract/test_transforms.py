@@ -11,7 +11,7 @@ import pytest
 import spartax as sx
 from spartax import lowrank, prune, quantize, tree
 from spartax.compress import chain
-from spartax.records import Transform
+from spartax.records import Objective, Transform
 from tests import plugs
 
 pytestmark = pytest.mark.core
@@ -23,6 +23,7 @@ JOINS = {
     "sr_ste": lambda: prune.sr_ste(2, 4),
     "selective_activation": lambda: prune.selective_activation(prune.prune(prune.magnitude(), 0.5, regrow=False)),
     "movement": lambda: prune.movement(0.75),
+    "swap": lambda: prune.swap(0.75),
     "factorize": lambda: lowrank.factorize(lowrank.svd(), lowrank.fixed(4)),
     "quantize": lambda: quantize.quantize(quantize.integer(4, group=4)),
     "compensate": lambda: chain(
@@ -46,12 +47,19 @@ JOINS = {
 # Ranking what a later step made of the weights is not the first ranking; AP removes with every other update.
 RANKS_AGAIN = {"prune, quantize, correct", "trained_rank", "selective_activation"}
 STAYS_DENSE = {"trained_rank"}
+
+
+def named(weights):
+    return {path.removeprefix("layer/"): w for path, w in weights.items()}
+
+
 WEIGHTS = {p: w for p, w in plugs.draw().items() if p == "dense"}
 PARAMS = {"layer": dict(WEIGHTS), "bias": jnp.arange(3.0), "step": jnp.arange(4)}
 GIVEN = plugs.evidence(WEIGHTS)._replace(
     layouts={f"layer/{p}": plugs.LAYOUTS[p] for p in WEIGHTS},
     originals={f"layer/{p}": w for p, w in WEIGHTS.items()},
     grads={f"layer/{p}": plugs.statistics()["grads"][p] for p in WEIGHTS},
+    objective=Objective(lambda w, x: plugs.network(named(w), x), (plugs.batch(),), plugs.cross_entropy),
 )
 
 

@@ -3,7 +3,7 @@
 Every file in `criteria/`, `allocations/`, `patterns/` and `schedules/` is offered here under its own name:
 `prune.magnitude()`. `learnt_scores` and `movement` learn the masks in training instead; `finish` fixes them. `rigl` and
 `sparse_evolution` train sparse from the start and move the masks. `group_scores`, `select_channels`, `mask_groups` and
-`shrink` remove whole channels.
+`shrink` remove whole channels. `swap` moves the kept weights of all layers together.
 """
 
 from spartax import catalog
@@ -20,6 +20,7 @@ from spartax.prune.selective_activation import selective_activation
 from spartax.prune.shrink import Shrunk, shrink
 from spartax.prune.sparse_evolution import sparse_evolution
 from spartax.prune.sr_ste import sr_ste
+from spartax.prune.swap import swap
 
 __all__ = [
     "Shrunk",
@@ -41,6 +42,7 @@ __all__ = [
     "shrink",
     "sparse_evolution",
     "sr_ste",
+    "swap",
 ]
 
 __getattr__, __dir__ = catalog.exports(__name__, criteria, allocations, patterns, schedules)

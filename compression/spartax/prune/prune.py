@@ -140,7 +140,7 @@ def _pruned(choices: _Choices, found: dict[Path, Masked], evidence: Evidence) ->
     _check_scores(scores, inside)
     if not choices.regrow:  # in place, since `finish` looks at these
         scores |= {path: _behind(score, found[path].mask) for path, score in scores.items()}
-    counts = _allocated(choices.allocation, choices.pattern, scores, choices.sparsity, evidence)
+    counts = allocated(choices.allocation, choices.pattern, scores, choices.sparsity, evidence)
     counts = _counted(counts if choices.regrow else _at_most_alive(counts, found), choices.allow_empty)
     pruned = {path: Masked(*_named(path, finish, path, counts[path], choices.pattern)) for path in scores}
     _check_masks(pruned)
@@ -197,7 +197,7 @@ def _fits(pattern: Pattern, shape: tuple[int, ...], keep: int, layout: Layout) -
     jax.eval_shape(lambda score: pattern(score, keep, layout), jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
-def _allocated(
+def allocated(
     allocation: Allocation, pattern: Pattern, scores: Weights, sparsity: float, evidence: Evidence
 ) -> dict[Path, int]:
     """Kept counts; under a pattern of whole units from the scores of units, and in whole units."""
