@@ -13,6 +13,7 @@ from spartax.prune.group_scores import group_scores
 from spartax.prune.learnt_scores import finish, learnt_scores
 from spartax.prune.mask_groups import dead_channels, mask_groups
 from spartax.prune.movement import movement
+from spartax.prune.precrop import Cropped, precrop
 from spartax.prune.prune import prune
 from spartax.prune.rigl import rigl
 from spartax.prune.select_channels import select_channels
@@ -23,6 +24,7 @@ from spartax.prune.sr_ste import sr_ste
 from spartax.prune.swap import swap
 
 __all__ = [
+    "Cropped",
     "Shrunk",
     "allocations",
     "criteria",
@@ -34,6 +36,7 @@ __all__ = [
     "movement",
     "patterns",
     "pq_index",
+    "precrop",
     "prune",
     "rigl",
     "schedules",
