@@ -15,10 +15,12 @@ class Network(NamedTuple):
       logits: `x -> logits [B, K]` in evaluation mode: what an attack attacks.
       forward: `x -> (logits [B, K], updates)` in training mode; `updates` holds the collections that the pass changed,
         such as `{"batch_stats": ...}`, and is empty for most networks.
+      variables: the weights as they are now (compressed leaves among them), for losses that look at weights.
     """
 
     logits: LogitsFn
     forward: Callable[[Array], tuple[Array, dict[str, Any]]]
+    variables: Params = None
 
 
 class Loss(Protocol):

@@ -105,7 +105,7 @@ def make_refresh(
     def gradients(weights: Weights, variables: Params, key: Array, x: Array, y: Array) -> Weights:
         def value(weights: Weights) -> Array:
             put = tree.replace(variables, weights)
-            return loss(Network(functools.partial(apply, put), functools.partial(forward, put)), key, x, y)[0]
+            return loss(Network(functools.partial(apply, put), functools.partial(forward, put), put), key, x, y)[0]
 
         return jax.grad(value)({path: dense(w) for path, w in weights.items()})
 

@@ -93,7 +93,7 @@ def make_step(
     def compiled(state: State, key: Array, x: Array, y: Array) -> tuple[State, Array]:
         def value(trainable: Params) -> tuple[Array, dict[str, Any]]:
             variables = state._replace(trainable=trainable).variables
-            network = Network(functools.partial(apply, variables), functools.partial(forward, variables))
+            network = Network(functools.partial(apply, variables), functools.partial(forward, variables), variables)
             return loss(network, key, x, y)
 
         (total, updates), gradients = jax.value_and_grad(value, has_aux=True)(state.trainable)
