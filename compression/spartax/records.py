@@ -187,7 +187,8 @@ class Factorization(NamedTuple):
 class Ranks(Protocol):
     """`({name: matrix [*stack, m, n]}, evidence) -> {name: rank}`; a matrix left out stays dense.
 
-    The name is the path of the weight, or `path#unfolding` where a factorization asks for several ranks.
+    The name is the path of the weight, or `path#unfolding` where a factorization asks for several ranks. A rule that
+    needs fields of the evidence declares them with the attribute `needs`, a frozenset.
     """
 
     def __call__(self, matrices: Weights, evidence: Evidence) -> dict[Path, int]:

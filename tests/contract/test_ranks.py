@@ -30,11 +30,19 @@ def test_ranks_are_integers_that_fit(ranks):
     assert chosen == ranks(MATRICES, plugs.evidence())
 
 
-def test_the_size_of_the_numbers_does_not_matter(ranks):
+@pytest.fixture
+def of_the_matrix(request, ranks):
+    """Rules that look at the matrix alone, not at what the network does with it."""
+    if request.node.callspec.params["ranks"] in {"sensitivity"}:
+        pytest.skip("measured on the network")
+    return ranks
+
+
+def test_the_size_of_the_numbers_does_not_matter(of_the_matrix):
     larger = {path: jnp.asarray(8.0 * np.asarray(m)) for path, m in MATRICES.items()}
-    assert ranks(larger, plugs.evidence()) == ranks(MATRICES, plugs.evidence())
+    assert of_the_matrix(larger, plugs.evidence()) == of_the_matrix(MATRICES, plugs.evidence())
 
 
-def test_the_sides_of_a_matrix_are_alike(ranks):
+def test_the_sides_of_a_matrix_are_alike(of_the_matrix):
     turned = {path: jnp.asarray(np.swapaxes(m, -1, -2)) for path, m in MATRICES.items()}
-    assert ranks(turned, plugs.evidence()) == ranks(MATRICES, plugs.evidence())
+    assert of_the_matrix(turned, plugs.evidence()) == of_the_matrix(MATRICES, plugs.evidence())

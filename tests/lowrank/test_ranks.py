@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import spartax as sx
 from spartax import lowrank
 from spartax.lowrank.ranks import byte_budget, energy
 from spartax.records import Evidence
@@ -115,3 +116,25 @@ def test_bad_share(bad):
         lowrank.energy(bad)
     with pytest.raises(ValueError, match="ratio must be in"):
         lowrank.byte_budget(bad)
+
+
+def test_sensitivity_spends_bytes_where_the_output_needs_them():
+    """Equal weights, one of them behind a gain of 0.01: measured on the output, that one is cut and spectra are not."""
+    w = with_spectrum([4, 2, 1, 0.5, 0.4, 0.3, 0.2, 0.1], 20, 20)
+    params = {"loud": w, "quiet": w}
+    apply = lambda p, x: x @ p["loud"] + 0.01 * (x @ p["quiet"])  # noqa: E731
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(30, 20)), jnp.float32)
+    ranks = lowrank.sensitivity(0.45, shares=(0.05, 0.1, 0.2, 0.4))
+    out = sx.compress(apply, params, lowrank.factorize(lowrank.svd(), ranks), batches=[x])
+    assert {p: leaf.rank for p, leaf in out.params.items()} == {"loud": 8, "quiet": 1}
+    assert sx.nbytes(out.params) <= 0.45 * sx.nbytes(params)
+    even = sx.compress(apply, params, lowrank.factorize(lowrank.svd(), lowrank.byte_budget(0.45)), batches=[x])
+    error = lambda made: float(np.mean((made.apply(made.params, x) - apply(params, x)) ** 2))  # noqa: E731
+    assert error(out) < 0.1 * error(even)
+
+
+def test_sensitivity_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="shares must be in"):
+        lowrank.sensitivity(0.5, shares=(1.0,))
+    with pytest.raises(ValueError, match="objective is needed"):
+        lowrank.sensitivity()({"w": jnp.ones((4, 4))}, Evidence({}))

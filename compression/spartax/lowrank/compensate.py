@@ -60,7 +60,7 @@ def compensate(factorization: Factorization, ranks: Ranks, then: Transform | Non
             return {"method": "compensate", "skipped": NOT_COMPRESSED}
         return fitting.skipped("compensate", factorization, dense(weight), evidence.layouts[path])
 
-    needs = frozenset({"originals"}) | factorization.needs | (then.needs if then else frozenset())
+    needs = frozenset({"originals"}) | fitting.needs(factorization, ranks) | (then.needs if then else frozenset())
     return Transform(needs, init, update)
 
 

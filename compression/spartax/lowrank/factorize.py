@@ -45,7 +45,7 @@ def factorize(factorization: Factorization, ranks: Ranks) -> Transform:
         }
         return params, state, info
 
-    return Transform(factorization.needs, init, update)
+    return Transform(fitting.needs(factorization, ranks), init, update)
 
 
 def _values(path: Path, weight: Any) -> Any:

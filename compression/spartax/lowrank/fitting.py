@@ -39,6 +39,11 @@ def choose(factorization: Factorization, ranks: Ranks, weights: Mapping[Path, Ar
     return {path: r for path, r in chosen.items() if _smaller(factorization, path, weights[path], r, evidence)}
 
 
+def needs(factorization: Factorization, ranks: Ranks) -> frozenset[str]:
+    """What both need of the evidence."""
+    return factorization.needs | getattr(ranks, "needs", frozenset())
+
+
 def _name(path: Path, part: str) -> str:
     return f"{path}#{part}" if part else path
 

@@ -1,0 +1,82 @@
+"""Sensitivity: ranks by what they cost the network's output, chosen exactly under a byte budget."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from spartax import catalog, checks, knapsack
+from spartax.records import Evidence, Objective, Ranks, Weights
+
+
+def sensitivity(ratio: float = 0.5, shares: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.45)) -> Ranks:
+    """The ranks of least total distortion under `ratio` times the dense bytes of all weights.
+
+    For each weight alone and each rank `r = share * min(m, n)` the distortion `mean (z - z_r)^2` of the logits on the
+    calibration batches is measured with its truncated SVD in place; distortions add up to second order, so a dynamic
+    programme over bytes chooses one rank, or dense, for every weight. It is the allocation by rate and distortion of
+    "Efficient Joint Optimization of Layer-Adaptive Weight Pruning in Deep Neural Networks" (S020), for ranks.
+
+    Args:
+      ratio: share of the dense bytes of the selected weights, in [0, 1].
+      shares: ranks to measure, as shares of the smaller side, each in (0, 1).
+
+    Raises:
+      ValueError: an option out of range; at use, no batches with values, a factorization with several ranks a weight,
+        or a budget below the smallest ranks measured.
+    """
+    checks.in_range("ratio", ratio, 0.0, 1.0)
+    for share in shares:
+        checks.in_range("shares", share, 1e-9, 1.0, open_high=True)
+
+    return _Measured(float(ratio), tuple(shares))
+
+
+class _Measured(NamedTuple):
+    """The rule; a value, so that what it needs can be asked for."""
+
+    ratio: float
+    shares: tuple[float, ...]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Fields of the evidence."""
+        return frozenset({"objective", "originals"})
+
+    def __call__(self, matrices: Weights, evidence: Evidence) -> dict[str, int]:
+        objective, originals = catalog.need("objective", evidence), catalog.need("originals", evidence)
+        if any("#" in name for name in matrices):
+            raise ValueError("sensitivity measures one matrix a weight; use energy, fixed or vbmf here.")
+        options = {path: _options(matrix, self.shares) for path, matrix in matrices.items()}
+        losses = {path: _losses(path, m, options[path], objective, originals) for path, m in matrices.items()}
+        costs = {path: _bytes(m, options[path]) for path, m in matrices.items()}
+        budget = self.ratio * sum(cost[-1] for cost in costs.values())
+        picked = knapsack.choose([losses[p] for p in matrices], [costs[p] for p in matrices], budget)
+        return {path: options[path][i] for path, i in zip(matrices, picked) if i < len(options[path])}
+
+
+def _options(matrix: np.ndarray, shares: Sequence[float]) -> list[int]:
+    """Ranks whose factors are smaller than the matrix, smallest first; dense is the option after the last."""
+    rows, columns = matrix.shape[-2:]
+    ranks = sorted({max(1, round(share * min(rows, columns))) for share in shares})
+    return [rank for rank in ranks if rank * (rows + columns) < rows * columns]
+
+
+def _bytes(matrix: np.ndarray, ranks: list[int]) -> list[float]:
+    rows, columns = matrix.shape[-2:]
+    one = matrix.dtype.itemsize * matrix.size // (rows * columns)
+    return [float(one * rank * (rows + columns)) for rank in ranks] + [float(one * rows * columns)]
+
+
+def _losses(path: str, matrix: np.ndarray, ranks: list[int], objective: Objective, originals: Weights) -> list[float]:
+    """Distortion of the logits at every rank, which never grows with the rank; none for the dense weight."""
+    u, s, vt = np.linalg.svd(np.asarray(matrix, np.float64), full_matrices=False)
+    near = [(u[..., :, :r] * s[..., None, :r]) @ vt[..., :r, :] for r in ranks]
+    lost = np.zeros(len(ranks))
+    for batch in objective.batches:
+        x = batch[0] if isinstance(batch, tuple | list) else batch
+        whole = np.asarray(objective.logits(dict(originals), x))
+        for i, product in enumerate(near):
+            weight = product.reshape(originals[path].shape).astype(originals[path].dtype)
+            lost[i] += np.mean((np.asarray(objective.logits({**originals, path: weight}, x)) - whole) ** 2)
+    return [*np.maximum.accumulate(lost[::-1])[::-1].tolist(), 0.0]
