@@ -26,14 +26,12 @@ def all_methods(batches: Sequence[Any], ratios: Sequence[float] = RATIOS) -> lis
 
 
 def _at_budget(ratio: float, batches: Sequence[Any]) -> list[Compression]:
-    bytes_ = lowrank.byte_budget(ratio)
-    steps = {
-        "svd": (lowrank.factorize(lowrank.svd(), bytes_),),
-        "svd, ranks by sensitivity": (lowrank.factorize(lowrank.svd(), lowrank.sensitivity(ratio)),),
-        "activation-weighted": (lowrank.factorize(lowrank.activation_weighted(), bytes_),),
-        "whitened": (lowrank.factorize(lowrank.whitened(), bytes_),),
-        "atomic features + bias": (lowrank.factorize(lowrank.atomic_features(), bytes_), sx.correct_bias()),
-    }
+    steps = {}
+    for rule, ranks in (("bytes", lowrank.byte_budget(ratio)), ("sensitivity", lowrank.sensitivity(ratio))):
+        steps[f"svd by {rule}"] = (lowrank.factorize(lowrank.svd(), ranks),)
+        steps[f"activation-weighted by {rule}"] = (lowrank.factorize(lowrank.activation_weighted(), ranks),)
+        steps[f"whitened by {rule}"] = (lowrank.factorize(lowrank.whitened(), ranks),)
+        steps[f"atomic features by {rule}"] = (lowrank.factorize(lowrank.atomic_features(), ranks), sx.correct_bias())
     made = [_compression(f"{name}, 1/{1 / ratio:.0f}", s, batches, {"ratio": ratio}) for name, s in steps.items()]
     tucker = Compression(f"tucker, 1/{1 / ratio:.0f}", {"ratio": ratio}, _tucker(ratio))
     return [*made, tucker]
