@@ -53,7 +53,8 @@ def test_looks_like_its_dense_array(leaf):
 
 def test_jit_and_flatten(leaf):
     whole = sx.dense(leaf)
-    np.testing.assert_allclose(jax.jit(sx.dense)(leaf), whole, rtol=1e-6, atol=1e-6)
+    # a product of factors rounds at the size of its largest terms
+    np.testing.assert_allclose(jax.jit(sx.dense)(leaf), whole, rtol=1e-6, atol=1e-6 * float(jnp.abs(whole).max()))
     values, treedef = jax.tree.flatten(leaf)
     np.testing.assert_array_equal(sx.dense(treedef.unflatten(values)), whole)
 

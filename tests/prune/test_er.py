@@ -24,7 +24,7 @@ def test_several_input_axes_are_features_where_the_program_says_so():
     """[4, 6, 5] contracted over (4, 6) by a dot: 24 inputs; taken for a convolution: 6."""
     layout = {"w": Layout((0, 1), (2,)), "v": Layout((0,), (1,))}
     scores = {"w": jnp.zeros((4, 6, 5)), "v": jnp.zeros((30, 4))}
-    dot = plugs.uses()["dense"]
+    dot = plugs.statistics()["uses"]["dense"]
     as_dot = prune.er()(scores, 0.7, Evidence(layout, uses={"w": dot, "v": dot}))
     as_conv = prune.er()(scores, 0.7, Evidence(layout))
     raw = (29 / 120, 34 / 120)
