@@ -113,6 +113,7 @@ def examples(shape):
         "Sum": sx.Sum((quantized(shape, 4, grouped), low)),
         "BlockDiagonal": sx.BlockDiagonal(normal(*grouped, seed=6), 2),
         **(convolutional(shape) if len(shape) == 4 else {}),
+        "Thresholded": sx.Thresholded(normal(*shape), jnp.float32(1.02), -1, 2),
         "TopOfGroups": sx.TopOfGroups(normal(*shape), 1, 2, -2),
         "Packed": packed.pack_codes(codes_of(shape, 4), 4, -8),
         "Permuted": outputs_first(codes_of(shape, 8)),

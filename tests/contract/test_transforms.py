@@ -22,6 +22,7 @@ JOINS = {
     "sparse_evolution": lambda: prune.sparse_evolution(0.75, end=10),
     "sr_ste": lambda: prune.sr_ste(2, 4),
     "selective_activation": lambda: prune.selective_activation(prune.prune(prune.magnitude(), 0.5, regrow=False)),
+    "lapp": lambda: prune.lapp(bypass=0.2),
     "movement": lambda: prune.movement(0.75),
     "swap": lambda: prune.swap(0.75),
     "factorize": lambda: lowrank.factorize(lowrank.svd(), lowrank.fixed(4)),
@@ -104,7 +105,7 @@ def test_only_the_selection_is_touched(name, transform):
     assert set(info) == set(GIVEN.layouts)
     jax.tree.map(np.testing.assert_array_equal, PARAMS, before)
     for path, w in tree.pick(params, GIVEN.layouts).items():
-        known = sx.Masked | sx.Scored | sx.LowRank | sx.Quantized | sx.Sum | sx.TopOfGroups
+        known = sx.Masked | sx.Scored | sx.LowRank | sx.Quantized | sx.Sum | sx.TopOfGroups | sx.Thresholded
         assert isinstance(w, known) or name in STAYS_DENSE
         assert w.shape == GIVEN.originals[path].shape
         assert w.dtype == jnp.float32

@@ -12,6 +12,7 @@ from spartax.arrays.quantized import Quantized
 from spartax.arrays.scored import Scored
 from spartax.arrays.separable import Depthwise, Separable
 from spartax.arrays.sum import Sum
+from spartax.arrays.thresholded import Thresholded
 from spartax.arrays.top_of_groups import TopOfGroups
 from spartax.arrays.tucker import Tucker
 from spartax.arrays.use import Use
@@ -33,6 +34,7 @@ __all__ = [
     "Scored",
     "Separable",
     "Sum",
+    "Thresholded",
     "TopOfGroups",
     "Tucker",
     "Use",

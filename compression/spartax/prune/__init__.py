@@ -10,6 +10,7 @@ from spartax import catalog
 from spartax.prune import allocations, criteria, patterns, schedules
 from spartax.prune.allocations.sap import pq_index
 from spartax.prune.group_scores import group_scores
+from spartax.prune.lapp import lapp
 from spartax.prune.learnt_scores import finish, learnt_scores
 from spartax.prune.mask_groups import dead_channels, mask_groups
 from spartax.prune.movement import movement
@@ -31,6 +32,7 @@ __all__ = [
     "dead_channels",
     "finish",
     "group_scores",
+    "lapp",
     "learnt_scores",
     "mask_groups",
     "movement",

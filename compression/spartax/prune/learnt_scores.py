@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from spartax import checks, tree
-from spartax.arrays import Masked, Scored, TopOfGroups, dense, top_of_groups
+from spartax.arrays import Masked, Scored, Thresholded, TopOfGroups, dense, thresholded, top_of_groups
 from spartax.arrays import scored as leaf
 from spartax.prune.allocations.uniform import uniform
 from spartax.prune.schedules.one_shot import one_shot
@@ -93,13 +93,14 @@ def scored(
 
 
 def finish(params: Params) -> Params:
-    """The params whose masks are fixed: `Scored` and `TopOfGroups` become `Masked`, for fine-tuning or `pack`."""
+    """The params whose masks are fixed: `Scored`, `TopOfGroups`, `Thresholded` become `Masked`; fine-tune or `pack`."""
     return jax.tree.map(lambda x: _FIXED.get(type(x), lambda x: x)(x), params, is_leaf=lambda x: type(x) in _FIXED)
 
 
 _FIXED: dict[type, Callable[[Any], Masked]] = {
     Scored: jax.jit(leaf.fixed),
     TopOfGroups: jax.jit(top_of_groups.fixed),
+    Thresholded: jax.jit(thresholded.fixed),
 }
 
 

@@ -1,0 +1,112 @@
+"""LAPP: gates by hand, the derivative of the multiply-adds, and a toy that reaches its target and is cut."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import spartax as sx
+from spartax import prune, train
+from spartax.arrays.thresholded import gates
+from spartax.train.losses.lapp import macs_left
+
+KEY = jax.random.key(0)
+
+
+def mlp(params, x):
+    return jax.nn.relu(jax.nn.relu(x @ params["first"]) @ params["second"]) @ params["third"]
+
+
+def problem():
+    rng = np.random.default_rng(0)
+    shapes = {"first": (6, 20), "second": (20, 30), "third": (30, 3)}
+    params = {p: jnp.asarray(rng.normal(size=s) / np.sqrt(s[0]), jnp.float32) for p, s in shapes.items()}
+    x = jnp.asarray(rng.normal(size=(32, 6)), jnp.float32)
+    return params, x, jnp.asarray((x.sum(1) > 0).astype(np.int32) + (np.asarray(x)[:, 0] > 0))
+
+
+def begun(bypass=0.2):
+    params, x, _ = problem()
+    return train.begin(prune.lapp(bypass=bypass), mlp, params, x, KEY, rule=lambda path, w: path != "third")
+
+
+def test_gates_and_their_derivative_by_hand():
+    """Norms 1, 2, 3 over their mean: 0.5, 1, 1.5."""
+    weight = jnp.array([[1.0, 0, 3], [0, 2, 0]])
+    leaf = sx.Thresholded(weight, jnp.float32(0.9), -1, 1, 0.5)
+    np.testing.assert_array_equal(sx.dense(leaf), [[0, 0, 3], [0, 2, 0]])
+    slope = jax.grad(lambda t: jnp.sum(sx.dense(sx.Thresholded(weight, t, -1, 1, 0.5))))(jnp.float32(0.9))
+    s = 1 / (1 + np.exp(-(np.array([0.5, 1, 1.5]) - 0.9) / 0.5))
+    np.testing.assert_allclose(slope, -np.sum(np.array([1, 2, 3]) * s * (1 - s) / 0.5), rtol=1e-5)
+    by_weight = jax.grad(lambda w: jnp.sum(sx.dense(sx.Thresholded(w, jnp.float32(0.9), -1, 1, 0.5))))(weight)
+    np.testing.assert_array_equal(by_weight, [[0, 1, 1], [0, 1, 1]])
+    np.testing.assert_array_equal(gates(sx.Thresholded(weight, jnp.float32(9.0), -1, 2)), [0, 1, 1])  # the least
+
+
+def test_training_starts_unchanged_bypass_included():
+    variables, method = begun()
+    params, x, _ = problem()
+    assert set(method.layouts) == {"first", "second"}
+    assert isinstance(variables["second"].weight, sx.Sum)
+    np.testing.assert_allclose(sx.compressed(mlp)(variables, x), mlp(params, x), rtol=1e-5, atol=1e-6)
+
+
+def test_multiply_adds_by_hand_and_their_sign():
+    variables, _ = begun(0.0)
+    _, x, _ = problem()
+    left = macs_left(mlp, variables, x)
+    np.testing.assert_allclose(left(variables), 1)
+
+    def at(first, second):
+        put = {"first": first, "second": second}
+        return {p: sx.Thresholded(w.weight, put[p], -1, 1) if p in put else w for p, w in variables.items()}
+
+    some = at(jnp.float32(1.0), jnp.float32(0.9))
+    a, b = (int(gates(some[p]).sum()) for p in ("first", "second"))
+    assert 0 < a < 20
+    assert 0 < b < 30
+    np.testing.assert_allclose(left(some), (6 * a + a * b + b * 3) / (6 * 20 + 20 * 30 + 30 * 3), rtol=1e-6)
+    slopes = jax.jit(jax.grad(lambda f, s: left(at(f, s)), (0, 1)))(jnp.float32(1.0), jnp.float32(0.9))
+    assert all(float(slope) < 0 for slope in slopes)
+
+
+def test_a_toy_reaches_its_target_and_cut_equals_masked():
+    variables, _ = begun()
+    _, x, y = problem()
+    apply = sx.compressed(mlp)
+    rates = optax.partition(
+        {"weight": optax.sgd(0.05), "threshold": optax.sgd(0.002)},
+        lambda tree: jax.tree_util.tree_map_with_path(
+            lambda keys, _: "threshold" if "threshold" in str(keys[-1]) else "weight", tree
+        ),
+    )
+    loss = train.lapp(train.clean(), mlp, variables, x, 0.5)
+    step, state = train.make_step(loss, rates, apply), train.init_state(variables, rates)
+    left = jax.jit(macs_left(mlp, variables, x))
+    found = [1.0]
+    while found[-1] > 0.5 and len(found) < 400:
+        state, _ = step(state, KEY, x, y)
+        found.append(float(left(state.variables)))
+    assert 0.44 < found[-1] <= 0.5  # one channel of the second layer is 3 %
+    masked = prune.finish(state.variables)
+    groups = sx.groups(mlp, sx.dense(masked), x)
+    masked = prune.mask_groups(groups, masked, prune.dead_channels(groups, masked))
+    small = prune.shrink(mlp, masked, x)
+    np.testing.assert_allclose(small.report.macs[1] / small.report.macs[0], found[-1], rtol=1e-5)
+    np.testing.assert_allclose(small.apply(small.params, x), apply(state.variables, x), rtol=1e-4, atol=1e-5)
+
+
+def test_bad_arguments():
+    variables, _ = begun()
+    params, x, _ = problem()
+    with pytest.raises(ValueError, match="target must be in"):
+        train.lapp(train.clean(), mlp, variables, x, 0.0)
+    with pytest.raises(ValueError, match="no Thresholded weight"):
+        train.lapp(train.clean(), mlp, params, x, 0.5)
+    with pytest.raises(ValueError, match="bypass must be in"):
+        prune.lapp(bypass=1.0)
+    with pytest.raises(ValueError, match="temperature must be in"):
+        prune.lapp(temperature=0.0)
+    with pytest.raises(ValueError, match="first: lapp trains plain arrays; got a Thresholded"):
+        train.begin(prune.lapp(), mlp, variables, x, KEY)
