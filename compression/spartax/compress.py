@@ -191,6 +191,8 @@ def measure(
 ) -> dict[str, Any]:
     """The fields of the evidence that take values of batches; those that nobody gave the data for are left out.
 
+    An objective needs no values, the shape of a batch is enough for methods that look at no data.
+
     Args:
       needs: names of fields; those that take no batches are passed over.
       apply: function `(params, x) -> logits [B, K]` that accepts compressed leaves.
@@ -199,13 +201,15 @@ def measure(
       batches: `x` or `(x, y)`.
       loss: `(logits, y) -> [B]`, or its mean.
     """
-    if not batches or isinstance(_input(batches[0]), jax.ShapeDtypeStruct):
-        return {}
-    judged = loss is not None and all(isinstance(batch, tuple | list) for batch in batches)
     found: dict[str, Any] = {}
-    if "objective" in needs:
+    if "objective" in needs and batches:
         put = lambda weights, x: apply(tree.replace(params, weights), x)  # noqa: E731
-        found["objective"] = Objective(put, batches, loss)
+        rest = {path: w for path, w in tree.weights(params).items() if path not in set(paths)}
+        others = {path: dense(w) for path, w in rest.items() if tree.is_floating(w)}
+        found["objective"] = Objective(put, batches, loss, others)
+    if not batches or isinstance(_input(batches[0]), jax.ShapeDtypeStruct):
+        return found
+    judged = loss is not None and all(isinstance(batch, tuple | list) for batch in batches)
     if "grads" in needs and judged:
         found["grads"] = _gradients(apply, params, paths, batches, loss)
     wanted = [need for need in NEEDS if need in needs and (judged or need != "signals")]

@@ -44,13 +44,15 @@ class Objective(NamedTuple):
 
     Attributes:
       logits: `(weights, x) -> logits [B, K]` of the network with these dense weights (path -> array) in place.
-      batches: `x`, or `(x, y)`, of every batch.
+      batches: `x`, or `(x, y)`, of every batch; shapes alone for methods that need no values.
       loss: `(logits, y) -> [B]`, or its mean; None when none was given.
+      others: the floating weights that are not selected (biases, norms); `logits` takes new values of them too.
     """
 
     logits: Callable[[Weights, Array], Array]
     batches: tuple[Any, ...]
     loss: Loss | None = None
+    others: Weights | None = None
 
 
 class Evidence(NamedTuple):

@@ -26,7 +26,7 @@ def all_methods(batches: Sequence[Any], ratios: Sequence[float] = RATIOS) -> lis
 
 
 def _at_budget(ratio: float, batches: Sequence[Any]) -> list[Compression]:
-    steps = {}
+    steps: dict[str, tuple[Transform, ...]] = {}
     for rule, ranks in (("bytes", lowrank.byte_budget(ratio)), ("sensitivity", lowrank.sensitivity(ratio))):
         steps[f"svd by {rule}"] = (lowrank.factorize(lowrank.svd(), ranks),)
         steps[f"activation-weighted by {rule}"] = (lowrank.factorize(lowrank.activation_weighted(), ranks),)

@@ -13,8 +13,8 @@ FEW, SHARE = 10, 0.001  # a weight with fewer kept entries, or a smaller part of
 def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
     """For every path: kept entries, realised sparsity, output units without input, warnings.
 
-    Where the evidence has an objective, `connected` says whether the weight lies on a live path: some kept entry of it,
-    and some input of the network, moves a logit on the first batch.
+    Where the evidence has an objective with values, `connected` says whether the weight lies on a live path: some kept
+    entry of it, and some input of the network, moves a logit on the first batch.
 
     Args:
       masks: bool mask of every path.
@@ -22,7 +22,7 @@ def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
       evidence: layouts, and the objective if there is one.
     """
     info = {path: _counts(mask, evidence.layouts[path].inputs) for path, mask in masks.items()}
-    if evidence.objective is not None:
+    if evidence.objective is not None and not isinstance(_input(evidence.objective), jax.ShapeDtypeStruct):
         for path, alive in connected(masks, pruned, evidence.objective).items():
             info[path]["connected"] = alive
     for entry in info.values():
@@ -38,13 +38,17 @@ def connected(masks: Weights, pruned: Weights, objective: Objective) -> dict[Pat
     A gradient that is not zero proves a path from input to output; zeros everywhere say that the network answers the
     same whatever this weight does, on every example of the batch.
     """
-    batch = objective.batches[0]
-    x = jnp.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
+    x = jnp.asarray(_input(objective))
     logits, back = jax.vjp(objective.logits, pruned, x)
     # A different factor for each logit: their plain sum is constant where a network centers them.
     by_weight, by_input = back(jnp.broadcast_to(1 + jnp.arange(logits.shape[-1], dtype=logits.dtype), logits.shape))
     reached = bool(_moves(by_input)) if jnp.issubdtype(x.dtype, jnp.floating) else True
     return {path: reached and bool(_moves(by_weight[path], masks[path])) for path in masks}
+
+
+def _input(objective: Objective) -> Any:
+    batch = objective.batches[0]
+    return batch[0] if isinstance(batch, tuple | list) else batch
 
 
 @jax.jit

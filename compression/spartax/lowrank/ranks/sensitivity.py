@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from spartax import catalog, checks, knapsack
@@ -47,6 +48,8 @@ class _Measured(NamedTuple):
         objective, originals = catalog.need("objective", evidence), catalog.need("originals", evidence)
         if any("#" in name for name in matrices):
             raise ValueError("sensitivity measures one matrix a weight; use energy, fixed or vbmf here.")
+        if any(isinstance(jax.tree.leaves(batch)[0], jax.ShapeDtypeStruct) for batch in objective.batches):
+            raise ValueError("batches must hold values: sensitivity measures the output of the network on them.")
         options = {path: _options(matrix, self.shares) for path, matrix in matrices.items()}
         losses = {path: _losses(path, m, options[path], objective, originals) for path, m in matrices.items()}
         costs = {path: _bytes(m, options[path]) for path, m in matrices.items()}
