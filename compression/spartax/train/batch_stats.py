@@ -33,7 +33,7 @@ def reestimate_batch_stats(train_apply: TrainApply, variables: Params, batches: 
     """
     if not isinstance(variables, dict) or "batch_stats" not in variables:
         raise ValueError("variables must hold batch_stats; a network without batch normalization has none to refresh.")
-    run = jax.jit(functools.partial(_from, train_apply))
+    run = functools.partial(_from, train_apply)
     zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
     total, share, count = zeros, None, 0
     for batch in batches:
@@ -52,6 +52,7 @@ def _add(weight: int, total: Array, value: Array) -> Array:
     return total + weight * value
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _from(train_apply: TrainApply, variables: Params, stats: Params, x: Array) -> Params:
     """The running statistics after one batch, starting from `stats`."""
     return train_apply({**variables, "batch_stats": stats}, x)[1]["batch_stats"]
