@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -18,8 +19,8 @@ def rows(quick: bool) -> list[Row]:
     depth = 8 if quick else 20
     module = models.resnet_cifar(depth)
     rng = np.random.default_rng(0)
-    x = rng.random((batch, 32, 32, 3), np.float32)
-    y = rng.integers(0, 10, batch).astype(np.int32)
+    x = jnp.asarray(rng.random((batch, 32, 32, 3), np.float32))
+    y = jnp.asarray(rng.integers(0, 10, batch), jnp.int32)
     key = jax.random.key(0)
     variables = jax.jit(module.init)(key, x[:1])
     tx, loss = optax.sgd(0.1, 0.9, nesterov=True), train.clean()
@@ -35,7 +36,7 @@ def rows(quick: bool) -> list[Row]:
         repeats=repeats,
         note="target: at most 5 % slower",
     )
-    moving = functools.partial(refresh.update, sparse.state._replace(step=np.int32(EVERY)), key, x, y)
+    moving = functools.partial(refresh.update, sparse.state._replace(step=jnp.int32(EVERY)), key, x, y)
     once = compare(
         f"ResNet-{depth}, refresh of RigL",
         {"dense gradient, drop, grow": lambda: moving().trainable, "dense step": lambda: dense(key, x, y)},

@@ -17,7 +17,7 @@ CALIBRATION = 1024  # training images
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure every method that has no line in the results yet; tables and plot come from the lines."""
+    """Measure every method that has no line in the results yet; the table comes from the lines."""
     parser = argparse.ArgumentParser(prog="python -m experiments.lowrank", description=__doc__)
     parser.add_argument("--data-dir", type=pathlib.Path, required=True, help="folder with CIFAR-10 as tfds prepares it")
     parser.add_argument("--weights", type=pathlib.Path, required=True, help="published weights, safetensors")
@@ -52,7 +52,6 @@ def main(arguments: Sequence[str]) -> int:
     records = measure.read(lines)
     title = f"{network.name}: low rank in one shot, no fine-tuning"
     (given.out / f"{network.name}.md").write_text(measure.markdown(records, title))
-    measure.plot(records, given.out / f"{network.name}.png", title)
     console.print(measure.table(records, title))
     return 0
 
