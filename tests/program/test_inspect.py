@@ -96,7 +96,7 @@ def test_explain_names_every_way():
 
     told = sx.explain(fn, params, jnp.ones((4, 6)))
     assert told["low"] == ("dot_general: LowRank: two thin products (rank 1)",)
-    assert told["quantized"] == ("dot_general: dense (Quantized: stored small, computed dense)",)
+    assert told["quantized"] == ("dot_general: dense (Quantized: stored small, computed dense: too small to gain)",)
     assert told["squared"] == ("mul: made dense", "mul: made dense")
     assert told["idle"] == ("never read",)
 

@@ -48,7 +48,7 @@ def _(leaf: Masked) -> verbs.Leaf:
     """The smallest of bitmask, N:M and blocks; codes of a quantised weight under a symmetric grid likewise."""
     weight = verbs.pack(leaf.weight)
     mask = verbs.dense(leaf.mask)
-    if isinstance(weight, Quantized) and weight.zero is None:
+    if isinstance(weight, Quantized) and weight.keeps_zero:
         return dataclasses.replace(weight, codes=smallest(weight.codes, mask))
     if not verbs.is_leaf(weight):
         return smallest(weight, mask)

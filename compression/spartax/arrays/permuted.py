@@ -48,14 +48,14 @@ def outputs_first(x: Any, outputs: tuple[int, ...], inputs: tuple[int, ...]) -> 
     return Permuted(jnp.transpose(x, (*range(rest), *stored)), axes)
 
 
-def _full(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """The permutation of all axes, counted from zero."""
+def full_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """The permutation of all axes, counted from zero, stack included."""
     return (*range(ndim - len(axes)), *(a + ndim for a in axes))
 
 
 @verbs.dense.register
 def _(leaf: Permuted) -> Array:
-    return jnp.transpose(verbs.dense(leaf.value), _full(leaf.axes, leaf.ndim))
+    return jnp.transpose(verbs.dense(leaf.value), full_axes(leaf.axes, leaf.ndim))
 
 
 @verbs.pack.register
@@ -66,7 +66,7 @@ def _(leaf: Permuted) -> Permuted:
 @verbs.transpose.register
 def _(leaf: Permuted, axes: tuple[int, ...]) -> Any:
     """Only the note on the order changes, unless axes of the stack move too."""
-    full = _full(leaf.axes, leaf.ndim)
+    full = full_axes(leaf.axes, leaf.ndim)
     moved, lead = tuple(full[a] for a in axes), leaf.ndim - len(leaf.axes)
     if moved[:lead] != tuple(range(lead)):
         return None
@@ -78,7 +78,7 @@ def _(leaf: Permuted, axes: tuple[int, ...]) -> Any:
 def _(leaf: Permuted, rows: Array) -> Array | None:
     if verbs.is_leaf(leaf.value) or leaf.ndim > len(leaf.axes):
         return None
-    axes = _full(leaf.axes, leaf.ndim)
+    axes = full_axes(leaf.axes, leaf.ndim)
     picked = jnp.transpose(jnp.take(leaf.value, rows.reshape(-1), axis=axes[0]), axes)
     return picked.reshape(*rows.shape, *leaf.shape[1:])
 

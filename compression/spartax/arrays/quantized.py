@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spartax.arrays import verbs
+from spartax.arrays import quantized_rows, verbs
+from spartax.arrays.use import Use
+from spartax.kernels import levels as number_formats
 from spartax.records import Array
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Quantized(verbs.Leaf):
-    """`dense = (codes - zero) * scale`, each scale covering a block of codes.
+    """`dense = (value(codes) - zero) * scale`, each scale covering a block of codes.
 
     `scale` has as many axes as the codes, and along each axis a length that divides theirs: all ones is per tensor,
     ones but for the output axis is per channel, `I / group` along the input axis is per group.
@@ -22,15 +24,20 @@ class Quantized(verbs.Leaf):
     Attributes:
       codes: int8 array, or `Packed` at the true width, or either `Permuted` to have the outputs first, or `Bitmask` of
         codes that are mostly zero.
-      scale: float.
+      scale: float, or uint8 shared exponents (`2 ** (scale - 127)`).
       zero: zero point in code units, same shape as `scale`; None for a symmetric grid (zero maps to code 0).
       kind: name of the dense dtype.
+      levels: number format of the codes: "integer" (a code is its value), "nf4", "e2m1", "e4m3", "e5m2".
+      activations: "int8" if every activation that meets this weight is rounded to int8, one scale a row of a dot
+        product and an image of a convolution; None if not. `dense` does not depend on it.
     """
 
     codes: Any
     scale: Array
     zero: Array | None = None
     kind: str = dataclasses.field(default="float32", metadata={"static": True})
+    levels: str = dataclasses.field(default="integer", metadata={"static": True})
+    activations: str | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,6 +48,11 @@ class Quantized(verbs.Leaf):
     def dtype(self) -> np.dtype:
         """Dtype of the dense weight."""
         return np.dtype(jnp.dtype(self.kind))
+
+    @property
+    def keeps_zero(self) -> bool:
+        """Whether code 0 is the number zero everywhere."""
+        return self.zero is None and self.levels != "nf4"
 
 
 def blocks(shape: tuple[int, ...], scale_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -57,11 +69,33 @@ def spread(scale: Array, shape: tuple[int, ...]) -> Array:
 
 @verbs.dense.register
 def _(leaf: Quantized) -> Array:
-    wide = jnp.promote_types(leaf.scale.dtype, jnp.float32)  # a product in bfloat16 would lose a quarter of a step
-    codes = verbs.dense(leaf.codes).astype(wide)
+    scale = number_formats.scale_values(leaf.scale)
+    wide = jnp.promote_types(scale.dtype, jnp.float32)  # a product in bfloat16 would lose a quarter of a step
+    values = number_formats.decode(verbs.dense(leaf.codes), leaf.levels).astype(wide)
     if leaf.zero is not None:
-        codes = codes - spread(leaf.zero, codes.shape).astype(wide)
-    return (codes * spread(leaf.scale, codes.shape).astype(wide)).astype(leaf.kind)
+        values = values - spread(leaf.zero, values.shape).astype(wide)
+    return (values * spread(scale, values.shape).astype(wide)).astype(leaf.kind)
+
+
+@verbs.plan.register
+def _(leaf: Quantized, use: Use) -> verbs.Plan:
+    found = quantized_rows.read(leaf, use)
+    if isinstance(found, str):
+        way = "int8 activations, computed dense" if leaf.activations else None
+        return verbs.Plan(way and f"Quantized: {way}", f"Quantized: {found}: stored small, computed dense", use.macs)
+    path, why = quantized_rows.choose(leaf, found, use)
+    if path is None:
+        return verbs.Plan(None, f"Quantized: stored small, computed dense: {why}", use.macs)
+    what = f"{found.form.bits}-bit" if leaf.levels == "integer" else leaf.levels
+    return verbs.Plan(f"Quantized: {what} x {leaf.activations or 'float'} product [{path}]", why, use.macs)
+
+
+@verbs.contract.register
+def _(leaf: Quantized, use: Use, x: Array) -> Array:
+    found = quantized_rows.read(leaf, use)
+    if isinstance(found, str):
+        return use.apply(verbs.dense(leaf), quantized_rows.rounded(leaf, use, x))
+    return quantized_rows.multiply(leaf, found, use, x)
 
 
 @verbs.pack.register
@@ -75,7 +109,7 @@ def _(leaf: Quantized, axes: tuple[int, ...]) -> Quantized | None:
     if codes is None:
         return None
     zero = None if leaf.zero is None else jnp.transpose(leaf.zero, axes)
-    return Quantized(codes, jnp.transpose(leaf.scale, axes), zero, leaf.kind)
+    return dataclasses.replace(leaf, codes=codes, scale=jnp.transpose(leaf.scale, axes), zero=zero)
 
 
 @verbs.astype.register
@@ -90,7 +124,8 @@ def _(leaf: Quantized, rows: Array) -> Quantized | None:
     if codes is None:
         return None
     at = rows // (leaf.shape[0] // leaf.scale.shape[0])
-    return Quantized(codes, leaf.scale[at], None if leaf.zero is None else leaf.zero[at], leaf.kind)
+    zero = None if leaf.zero is None else leaf.zero[at]
+    return dataclasses.replace(leaf, codes=codes, scale=leaf.scale[at], zero=zero)
 
 
 @verbs.sliceable.register

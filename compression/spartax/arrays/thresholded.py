@@ -13,6 +13,7 @@ from spartax.arrays import verbs
 from spartax.arrays.bitmask import compact
 from spartax.arrays.masked import Masked
 from spartax.kernels import threshold
+from spartax.kernels.derivatives import with_derivative_of
 from spartax.records import Array
 
 
@@ -68,7 +69,7 @@ def scores(weight: Array, axis: int) -> Array:
 def _gates(axis: int, least: int, temperature: float, weight: Array, level: Array) -> Array:
     score = scores(weight, axis)
     on = (score > level) | threshold.top(score, least)
-    return _with_derivative_of(jax.nn.sigmoid((score - level) / temperature), on.astype(jnp.float32))
+    return with_derivative_of(jax.nn.sigmoid((score - level) / temperature), on.astype(jnp.float32))
 
 
 def fixed(leaf: Thresholded) -> Masked:
@@ -81,14 +82,6 @@ def _along(leaf: Thresholded, channels: Array) -> Array:
     """One number for each channel, in a shape that broadcasts against the weight."""
     stack = channels.shape[:-1]
     return channels.reshape(*stack, *(-1 if a == leaf.axis else 1 for a in range(len(stack) - leaf.ndim, 0)))
-
-
-@jax.custom_jvp
-def _with_derivative_of(soft: Array, hard: Array) -> Array:
-    return hard
-
-
-_with_derivative_of.defjvps(lambda t, out, soft, hard: t, None)
 
 
 @verbs.dense.register

@@ -4,7 +4,7 @@ from jax import lax
 from jax.tree_util import Partial
 
 from spartax.attacks.network import as_pytree, is_random
-from spartax.program.straight_through import with_derivative_of
+from spartax.kernels.derivatives import with_derivative_of
 from spartax.records import Array, LogitsFn
 
 

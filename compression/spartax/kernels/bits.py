@@ -42,19 +42,26 @@ def pack_bits(codes: Array, bits: int, axis: int) -> Array:
     return jnp.moveaxis(packed.reshape(*packed.shape[:-2], -1), -1, axis)
 
 
+def planes(packed: Array, bits: int) -> list[Array]:
+    """The codes at each place of the cells of the last axis: `planes(p, b)[i][..., j]` is code `j * count + i`, uint8.
+
+    Elementwise, so that a matmul can go plane by plane without ever putting the codes in order.
+    """
+    count, size = cell(bits)
+    data = [packed[..., k::size] if size > 1 else packed for k in range(size)]
+    found = []
+    for i in range(count):
+        byte, shift = divmod(i * bits, 8)
+        code = data[byte] >> shift
+        if shift + bits > 8:
+            code |= data[byte + 1] << (8 - shift)
+        found.append(code & (2**bits - 1))
+    return found
+
+
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def unpack_bits(packed: Array, bits: int, axis: int, length: int) -> Array:
     """The first `length` codes along `axis`, uint8 in [0, 2**bits)."""
-    count, size = cell(bits)
-    x = jnp.moveaxis(packed, axis, -1).astype(jnp.uint16)
-    x = x.reshape(*x.shape[:-1], -1, size)
-    codes = []
-    for i in range(count):
-        byte, shift = divmod(i * bits, 8)
-        code = x[..., byte] >> shift
-        if shift + bits > 8:
-            code |= x[..., byte + 1] << (8 - shift)
-        codes.append(code & (2**bits - 1))
-    flat = jnp.stack(codes, axis=-1).astype(jnp.uint8)
+    flat = jnp.stack(planes(jnp.moveaxis(packed, axis, -1), bits), axis=-1)
     flat = flat.reshape(*flat.shape[:-2], -1)[..., :length]
     return jnp.moveaxis(flat, -1, axis)

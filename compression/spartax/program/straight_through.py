@@ -9,11 +9,10 @@ straight-through estimator (Bengio et al., arXiv 1308.3432), backward-pass diffe
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.extend.core import primitives
 
+from spartax.kernels.derivatives import with_derivative_of
 from spartax.program import walk
 
 STEPS = (primitives.round_p, primitives.floor_p, primitives.ceil_p, primitives.sign_p)
@@ -49,13 +48,4 @@ def _visit(eqn: Any, values: list[Any], trips: int) -> list[Any] | None:
         return None
     source = jnp.broadcast_to(source, out.shape).astype(out.dtype)
     # The value is `out` itself, not source + (out - source), which would round differently.
-    return [with_derivative_of(source, lax.stop_gradient(out))]
-
-
-@jax.custom_jvp
-def with_derivative_of(source: Any, value: Any) -> Any:
-    """`value`, to the last bit, whose derivative is that of `source`, an array of the same shape and dtype."""
-    return value
-
-
-with_derivative_of.defjvps(lambda t, out, source, value: t, None)
+    return [with_derivative_of(source, out)]

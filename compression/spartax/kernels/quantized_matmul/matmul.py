@@ -1,0 +1,44 @@
+"""The one door to all paths."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from spartax.kernels import levels, paths
+from spartax.kernels.derivatives import with_derivative_of
+from spartax.kernels.quantized_matmul import reference, tpu, xla
+from spartax.kernels.quantized_matmul.form import Form
+from spartax.records import Array
+
+
+def quantized_matmul(
+    x: Array, data: Array, scale: Array, zero: Array | None, form: Form, *, path: str = "xla", int8: bool = False
+) -> Array:
+    """`y = x @ w.T` for `w[o, k] = (value(code[o, k]) - zero[o, group of k]) * scale[o, group of k]`.
+
+    Args:
+      x: `[M, K]`, float32, bfloat16 or float16.
+      data: the codes, `[O, K]` or `[O, bytes]`; see `Form`.
+      scale: `[O, groups]` with groups that divide K; floats, or uint8 shared exponents.
+      zero: zero points of the same shape, or None.
+      form: what the arrays mean.
+      path: "reference", "xla" or "tpu" (`choose`).
+      int8: round each row of x to int8 with the scale `max|row| / 127`, and multiply integers.
+
+    Returns:
+      float32 `[M, O]`, summed in float32 or int32. Differentiable in x and in a floating scale; the derivative of an
+      int8 product is that of the product with unrounded x (straight through, arXiv 1308.3432).
+    """
+    scale = levels.scale_values(scale).astype(jnp.float32)
+    if path == "xla":
+        return (xla.int8_matmul if int8 else xla.matmul)(x, data, scale, zero, form)
+    smooth = (reference if path == "reference" else xla).matmul
+    if path == "reference":
+        value = reference.int8_matmul if int8 else reference.matmul
+        exact = smooth(x, data, scale, zero, form)
+        return with_derivative_of(exact, value(x, data, scale, zero, form)) if int8 else exact
+    stopped = lax.stop_gradient((x, data, scale, zero))
+    options: Any = {"int8": int8, "interpret": paths.interpreted(path)}
+    value = tpu.matmul(*stopped, form, **options)
+    return with_derivative_of(smooth(x, data, scale, zero, form), value)

@@ -1,0 +1,51 @@
+"""The plain way: every weight in float32, then one product."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from spartax.kernels import bits as bits_kernel
+from spartax.kernels import levels as number_formats
+from spartax.kernels.quantized_matmul.form import Form
+from spartax.records import Array
+
+
+def codes(data: Array, form: Form) -> Array:
+    """The codes in order, int8 `[O, K]`."""
+    if form.bits == 8:
+        return data
+    return (bits_kernel.unpack_bits(data, form.bits, -1, form.length).astype(jnp.int16) + form.low).astype(jnp.int8)
+
+
+def weight(data: Array, scale: Array, zero: Array | None, form: Form) -> Array:
+    """The matrix, float32 `[O, K]`."""
+    values = number_formats.decode(codes(data, form), form.levels)
+    spread = lambda v: jnp.repeat(v.astype(jnp.float32), form.length // v.shape[1], axis=1)  # noqa: E731
+    return (values if zero is None else values - spread(zero)) * spread(scale)
+
+
+def matmul(x: Array, data: Array, scale: Array, zero: Array | None, form: Form) -> Array:
+    """`x @ w.T`: x `[M, K]` -> float32 `[M, O]`."""
+    return jnp.dot(x.astype(jnp.float32), weight(data, scale, zero, form).T, precision=lax.Precision.HIGHEST)
+
+
+def quantized_rows(x: Array) -> tuple[Array, Array]:
+    """Each row of x `[M, K]` as int8 codes and a scale `[M, 1]`, `max|row| / 127` (1 for a row of zeros)."""
+    wide = x.astype(jnp.float32)
+    scale = jnp.max(jnp.abs(wide), axis=1, keepdims=True) / 127
+    scale = jnp.where(scale > 0, scale, 1.0)
+    return jnp.round(wide / scale).astype(jnp.int8), scale
+
+
+def int8_matmul(x: Array, data: Array, scale: Array, zero: Array | None, form: Form) -> Array:
+    """The same with each row of x rounded to int8 codes: sums of products of codes are exact integers.
+
+    With one scale an output that is all; with groups, the integer of each group is scaled and they are added.
+    """
+    rows, row_scale = quantized_rows(x)
+    groups = scale.shape[1]
+    grouped = lambda v: v.astype(jnp.int32).reshape(v.shape[0], groups, -1)  # noqa: E731
+    left, right = grouped(rows), grouped(codes(data, form))
+    sums = jnp.einsum("mgk,ogk->mog", left, right)
+    if zero is not None:
+        sums = sums - jnp.sum(left, 2)[:, None] * zero.astype(jnp.int32)
+    return jnp.sum(sums.astype(jnp.float32) * scale.astype(jnp.float32), 2) * row_scale

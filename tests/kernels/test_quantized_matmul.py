@@ -1,0 +1,195 @@
+"""One suite for all paths of the quantized product: against the plain one, forward and both gradients.
+
+Tolerances: a sum of K products in float32 is off by about sqrt(K) roundings of the largest partial sum, so results are
+compared to 4 sqrt(K) eps of the largest result, with the eps of the format in which products are made.
+"""
+
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spartax as sx
+from spartax.kernels import bits as bits_kernel
+from spartax.kernels import paths
+from spartax.kernels.quantized_matmul import Case, Form, choose, quantized_matmul, reference, tpu
+
+pytestmark = pytest.mark.core
+
+# rows, outputs, inputs, bits, groups, zero points
+CASES = {
+    "one row, nothing divides": (1, 5, 7, 8, 1, False),
+    "zero points": (5, 300, 260, 8, 1, True),
+    "int8 groups of 128": (6, 40, 512, 8, 4, True),
+    "int4, odd inputs": (2, 33, 37, 4, 1, True),
+    "int4 groups of 256": (6, 130, 512, 4, 2, True),
+    "int4 groups of 8": (6, 17, 40, 4, 5, False),
+    "int2": (7, 20, 60, 2, 1, False),
+    "int3, groups across cells": (3, 33, 40, 3, 10, True),
+    "int5, a last cell half full": (3, 9, 21, 5, 1, False),
+}
+run = jax.jit(quantized_matmul, static_argnames=("form", "path", "int8"))
+
+
+def draw(rows, outputs, inputs, bits, groups, zero, dtype=jnp.float32, seed=0):
+    rng, low = np.random.default_rng(seed), -(2 ** (bits - 1))
+    codes = rng.integers(low, -low, (outputs, inputs))
+    data = jnp.asarray(codes, jnp.int8)
+    if bits < 8:
+        data = bits_kernel.pack_bits(jnp.asarray(codes - low, jnp.int16), bits, -1)
+    scale = jnp.asarray(rng.uniform(0.5, 1.5, (outputs, groups)), jnp.float32)
+    zeros = jnp.asarray(rng.integers(low, -low, (outputs, groups)), jnp.int8) if zero else None
+    x = jnp.asarray(rng.standard_normal((rows, inputs)), dtype)
+    return codes, (x, data, scale, zeros, Form(inputs, bits, low if bits < 8 else 0))
+
+
+def in_numpy(codes, x, scale, zero):
+    spread = lambda v: np.repeat(np.asarray(v, np.float64), codes.shape[1] // v.shape[1], axis=1)  # noqa: E731
+    weight = (codes - (0 if zero is None else spread(zero))) * spread(scale)
+    return np.asarray(x, np.float64) @ weight.T
+
+
+def close(ours, want, length, eps=2.0**-24):
+    limit = 4 * np.sqrt(length) * eps * np.abs(want).max()
+    np.testing.assert_allclose(np.asarray(ours, np.float64), want, rtol=0, atol=max(limit, 1e-30))
+
+
+def offered(args, int8=False):
+    """The paths that take a case here."""
+    x, _, scale, zero, form = args
+    case = Case(x.shape[0], scale.shape[0], scale.shape[1], zero is not None, form, x.dtype, int8)
+    return ["reference", "xla", *(["tpu"] if tpu.misfit(case) is None else [])]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forward_and_gradients(name):
+    codes, args = draw(*CASES[name])
+    x, _, scale, zero, form = args
+    want = in_numpy(codes, x, scale, zero)
+    pull = jnp.asarray(np.random.default_rng(1).standard_normal(want.shape), jnp.float32)
+    plain = None
+    for path in offered(args):
+        fn = functools.partial(run, data=args[1], zero=zero, form=form, path=path)
+        y, back = jax.vjp(lambda x, s, fn=fn: fn(x, scale=s), x, scale)
+        assert y.dtype == jnp.float32
+        close(y, want, form.length)
+        grads = back(pull)
+        plain = plain or [np.asarray(g, np.float64) for g in grads]
+        close(grads[0], plain[0], scale.shape[0] + form.length)
+        close(grads[1], plain[1], scale.shape[0] + form.length)
+    exact = np.asarray(pull, np.float64) @ np.asarray(reference.weight(*args[1:4], form), np.float64)
+    close(plain[0], exact, scale.shape[0])
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", ["zero points", "int4 groups of 256"])
+def test_half_precision_activations(name, dtype):
+    """Activations are exact as they come, products summed in float32: only a scale inside the sum may be rounded."""
+    codes, args = draw(*CASES[name], dtype=dtype)
+    x, _, scale, zero, form = args
+    want = in_numpy(codes, x, scale, zero)
+    for path in offered(args):
+        grouped = path == "tpu" and dtype == jnp.bfloat16 and scale.shape[1] > 1
+        y = run(*args[:4], form=form, path=path)
+        close(y, want, form.length, eps=2.0**-9 if grouped else 2.0**-24)
+        gradient = jax.grad(lambda x, path=path: jnp.sum(run(x, *args[1:4], form=form, path=path)))(x)
+        assert gradient.dtype == dtype
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c[4] == 1])
+def test_int8_products_are_exact(name):
+    codes, args = draw(*CASES[name])
+    x, _, scale, zero, form = args
+    step = np.abs(np.asarray(x)).max(1, keepdims=True) / np.float32(127)
+    rows = np.rint(np.asarray(x) / step).astype(np.int64)
+    sums = rows @ (codes - (0 if zero is None else np.asarray(zero, np.int64))).T
+    want = (sums.astype(np.float32) * np.asarray(scale).T) * step
+    for path in offered(args, int8=True):
+        np.testing.assert_allclose(run(*args[:4], form=form, path=path, int8=True), want, rtol=3e-7)
+    unit = {"scale": jnp.ones_like(scale), "zero": zero, "form": form, "int8": True}
+    whole = jnp.asarray(rows, jnp.float32).at[:, 0].set(127)  # integers up to 127 have the scale 1: sums come out bare
+    rows[:, 0] = 127
+    sums = rows @ (codes - (0 if zero is None else np.asarray(zero, np.int64))).T
+    for path in offered(args, int8=True):
+        np.testing.assert_array_equal(np.asarray(run(whole, args[1], path=path, **unit), np.int64), sums)
+
+
+def test_int8_in_groups_and_its_straight_through_gradient():
+    _, args = draw(*CASES["int8 groups of 128"])
+    x, _, scale, _, form = args
+    fn = functools.partial(run, form=form, int8=True)
+    want = fn(*args[:4], path="reference")
+    close(fn(*args[:4], path="xla"), np.asarray(want), form.length)
+    assert float(jnp.abs(want - run(*args[:4], form=form, path="reference")).max()) > 1e-3  # x was rounded
+    grads = [
+        jax.grad(lambda x, s, p=p, i=i: jnp.sum(run(x, args[1], s, args[3], form, path=p, int8=i)), (0, 1))(x, scale)
+        for p, i in (("reference", False), ("reference", True), ("xla", True))
+    ]
+    for other in grads[1:]:
+        jax.tree.map(lambda a, b: close(a, np.asarray(b), form.length + 40), other, grads[0])
+
+
+def test_forward_mode():
+    _, args = draw(*CASES["zero points"])
+    x, form = args[0], args[4]
+    tangents = [
+        jax.jvp(lambda x, p=p: run(x, *args[1:4], form=form, path=p), (x,), (jnp.ones_like(x),))[1]
+        for p in ("reference", "xla", "tpu")
+    ]
+    close(tangents[1], np.asarray(tangents[0]), form.length)
+    close(tangents[2], np.asarray(tangents[0]), form.length)
+
+
+@hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
+@hypothesis.given(st.integers(2, 8), st.integers(1, 4), st.integers(1, 9), st.integers(1, 12), st.booleans())
+def test_any_bits_and_groups(bits, groups, width, outputs, zero):
+    codes, args = draw(3, outputs, groups * width, bits, groups, zero)
+    x, _, scale, zeros, form = args
+    with jax.disable_jit():
+        close(quantized_matmul(*args, path="xla"), in_numpy(codes, x, scale, zeros), form.length + 4)
+    np.testing.assert_array_equal(reference.codes(args[1], form), codes)
+
+
+def test_blocks_of_outputs_with_a_remainder(monkeypatch):
+    """31 outputs in blocks of 8: three whole ones and a rest."""
+    from spartax.kernels.quantized_matmul import xla
+
+    codes, args = draw(9, 31, 64, 4, 2, True)
+    monkeypatch.setattr(xla, "tuning", lambda rows: xla.Tuning(8 * 64, True))
+    close(xla.matmul(*args), in_numpy(codes, args[0], *args[2:4]), 64)
+
+
+def test_the_whole_matrix_is_never_made():
+    form = Form(4096, 4, -8)
+    like = jax.ShapeDtypeStruct
+    args = like((8, 4096), jnp.float32), like((4096, 2048), jnp.uint8), like((4096, 64), jnp.float32)
+    fn = jax.jit(lambda x, d, s: quantized_matmul(x, d, s, None, form))
+    memory = fn.lower(*args).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4096 * 4096  # a quarter of the float weights
+
+
+def test_tpu_kernels_lower_without_a_tpu():
+    for name in ("zero points", "int8 groups of 128", "int4 groups of 256", "int2"):
+        for dtype in (jnp.float32, jnp.bfloat16):
+            _, args = draw(*CASES[name], dtype=dtype)
+            for int8 in (False, True) if CASES[name][4] == 1 else (False,):
+                fn = jax.jit(functools.partial(tpu.matmul, form=args[4], int8=int8))
+                text = fn.trace(*args[:4]).lower(lowering_platforms=("tpu",)).as_text()
+                assert "tpu_custom_call" in text
+
+
+def test_what_the_pallas_kernels_decline():
+    case = Case(8, 256, 1, False, Form(512), jnp.dtype(jnp.float32), False)
+    assert tpu.misfit(case) is None
+    assert "3 bits" in tpu.misfit(case._replace(form=Form(512, 3, -4)))
+    assert "multiple of 128" in tpu.misfit(case._replace(groups=8))
+    assert "e4m3" in tpu.misfit(case._replace(form=Form(512, levels="e4m3")))
+    assert "one scale an output" in tpu.misfit(case._replace(groups=4, int8=True))
+    with sx.kernels("pallas"):
+        if jax.default_backend() == "cpu":
+            assert choose(case) == paths.Choice("tpu", "pallas asked for, interpreted")
+        assert choose(case._replace(form=Form(512, 3, -4))).path == "xla"
