@@ -32,12 +32,14 @@ class Cell(NamedTuple):
         return f"{self.criterion}, {self.allocation}, {self.sparsity:.0%}, statistics {statistics}"
 
 
-def criteria(options: Options, eps: float) -> dict[str, Criterion]:
-    """Every criterion there is, by name, with its default options; one that cannot do without options is not there."""
+def criteria(options: Options, eps: float) -> tuple[dict[str, Criterion], list[str]]:
+    """The criteria by name, with their default options, and a line for each that cannot do without options."""
     special = {"mad": lambda: prune.mad(attacks.pgd(eps, steps=10))}
     asked = options.methods or (QUICK if options.quick else catalog.names(prune.criteria))
-    factories = {name: special.get(name, catalog.load(prune.criteria, name)) for name in asked}
-    return {name: make() for name, make in factories.items() if not _required(make)}
+    factories = {name: special.get(name) or catalog.load(prune.criteria, name) for name in asked}
+    missing = {name: _required(make) for name, make in factories.items()}
+    unable = [f"{name}: needs {', '.join(needs)}, which has no default" for name, needs in missing.items() if needs]
+    return {name: make() for name, make in factories.items() if not missing[name]}, unable
 
 
 def _required(factory: Any) -> list[str]:
@@ -58,8 +60,9 @@ def cells(options: Options, known: dict[str, Criterion]) -> list[Cell]:
 
 
 def run(subject: Subject, options: Options, done: Collection[tuple[str, int]]) -> Iterator[measure.Record | str | int]:
-    """What is not done yet: first how many cells there are, then records, and a line for every cell that failed."""
-    known = criteria(options, subject.eps)
+    """What is not done yet: how many cells there are, records, and a line for every criterion or cell that failed."""
+    known, unable = criteria(options, subject.eps)
+    yield from unable
     todo = [cell for cell in cells(options, known) if not _finished(cell, subject, done)]
     yield len(todo)
     if ("dense", 0) not in done:

@@ -68,7 +68,7 @@ def row(
         macs={"dense": macs.dense, "run": macs.run, "nonzero": macs.nonzero},
         clean=float(clean.mean()),
         robust={name: float(flags.mean()) for name, flags in robust.items()},
-        worst=float(worst.mean()),
+        worst=float(worst.mean()) if robust else None,
         broken_by={},
         warnings=list(warnings),
         latency=None,

@@ -78,10 +78,20 @@ def test_an_interrupted_study_goes_on_and_gives_the_lines_of_one_run(run, monkey
         zeros = list(record.sparsity.values())
         np.testing.assert_allclose(zeros, 0.8, atol=0.02)
         assert record.bytes_packed < records[0].bytes_packed
+        assert (record.robust, record.worst) == ({}, None)  # no attack, no robust number
     page = (tmp_path / "one_shot_small.md").read_text()
     drawn = [100 * r.clean for r in records if r.method == name.format("random", one_shot.NEW)]
     assert f"| random | {np.mean(drawn):.1f} ±{np.std(drawn, ddof=1):.1f} |" in page
     assert (tmp_path / "one_shot_small.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_criterion_that_cannot_be_run_is_named(network, monkeypatch):
+    given = options.parse(["--quick", "--methods", "magnitude", "random"])
+    monkeypatch.setattr(one_shot, "_required", lambda make: ["attack"] if make is prune.magnitude else [])
+    known, unable = one_shot.criteria(given, 0.1)
+    assert list(known) == ["random"]
+    assert unable == ["magnitude: needs attack, which has no default"]
+    assert next(one_shot.run(network, given, set())) == unable[0]
 
 
 def test_batch_statistics_are_those_of_the_pruned_network(network):
@@ -114,7 +124,7 @@ def test_robust_rows_before_and_after_fine_tuning(run, tmp_path):
 
 def test_criteria_are_found_by_name_and_scored_once_for_each_seed(network):
     asked = options.parse(["--data-dir", "d", "--weights", "w"])
-    known = one_shot.criteria(asked, 0.1)
+    known, _ = one_shot.criteria(asked, 0.1)
     assert {"magnitude", "random", "mad"} <= set(known)
     grid = one_shot.cells(asked, {"magnitude": prune.magnitude(), "random": prune.random()})
     assert len(grid) == 5 * 5 * (1 + 3)

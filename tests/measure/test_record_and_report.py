@@ -179,3 +179,21 @@ def test_environment_names_versions_and_device():
     assert re.match(r"\d+\.\d+", found["versions"]["jax"])
     assert found["device"].split(":")[0] in ("cpu", "gpu", "tpu")
     assert found["commit"] is None or re.match(r"[0-9a-f]{40}(\+changes)?$", found["commit"])
+
+
+def test_a_network_that_was_not_attacked_has_no_robust_number(tmp_path):
+    """Also in lines that wrote its clean accuracy in that place."""
+    for worst in (None, 0.95):
+        alone = record(robust={}, worst=worst)
+        measure.append(tmp_path / f"{worst}.jsonl", alone)
+        assert measure.read(tmp_path / f"{worst}.jsonl") == [alone]
+        page = measure.markdown([alone])
+        header, line = (next(x for x in page.splitlines() if x.startswith(f"| {n}")) for n in ("method", "dense"))
+        cells = dict(zip(*([c.strip() for c in x.split("|")] for x in (header, line))))
+        assert cells["worst %"] == ""
+        assert cells["clean %"].startswith("95.0")
+        assert "Attacks: none was run" in page
+        with pytest.raises(ValueError, match="no attack was run on 'dense'"):
+            measure.plot([alone], tmp_path / "no.png")
+    both = measure.markdown([record(), record("int8", robust={}, worst=None, latency=None)])
+    assert "Attacks: linf" in both

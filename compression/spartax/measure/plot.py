@@ -24,10 +24,13 @@ def plot(records: Sequence[Record], path: str | os.PathLike, title: str = "") ->
       title: printed above.
 
     Raises:
-      ValueError: no records.
+      ValueError: no records, or one of a network that was not attacked.
     """
     if not records:
         raise ValueError("records must hold at least one record; got none.")
+    for record in records:
+        if not record.robust or record.worst is None:
+            raise ValueError(f"records must hold attacked networks; no attack was run on {record.method!r}.")
     import matplotlib.figure  # slow to import
 
     figure = matplotlib.figure.Figure(figsize=(9.0, 5.2), dpi=150, layout="constrained")
@@ -40,30 +43,33 @@ def plot(records: Sequence[Record], path: str | os.PathLike, title: str = "") ->
     for row in table:
         role = row.records[0].role
         color, marker = next(styles) if role == "method" else (_GRAY, "s" if role == "dense" else "x")
-        _point(axes, row, color, marker)
+        height = _point(axes, row, color, marker)
         if role != "method":
-            axes.axhline(row.worst[0], color=_GRAY, linewidth=0.9, linestyle="-" if role == "dense" else ":", zorder=1)
+            axes.axhline(height, color=_GRAY, linewidth=0.9, linestyle="-" if role == "dense" else ":", zorder=1)
             place = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(row.name, (gap, row.worst[0]), fontsize=8, color=_GRAY, **place)
+            axes.annotate(row.name, (gap, height), fontsize=8, color=_GRAY, **place)
     _decorate(axes, records[0], title)
     figure.savefig(path)
 
 
-def _point(axes: Any, row: report.Row, color: str, marker: str) -> None:
+def _point(axes: Any, row: report.Row, color: str, marker: str) -> float:
+    """Draw one row; returns its accuracy after the worst attack."""
+    height, spread = row.worst or (0.0, 0.0)  # never None here: `plot` refuses what was not attacked
     axes.errorbar(
         row.size,
-        row.worst[0],
-        yerr=row.worst[1],
+        height,
+        yerr=spread,
         fmt=marker,
         color=color,
         markersize=8,
         capsize=3,
         elinewidth=1,
-        label=f"{row.name}: {row.worst[0]:.0f} % at {_short(row.size)}",
+        label=f"{row.name}: {height:.0f} % at {_short(row.size)}",
         zorder=3,
     )
-    axes.plot([row.size] * 2, [row.worst[0], row.clean[0]], "-", color=color, linewidth=1, alpha=0.28, zorder=1)
+    axes.plot([row.size] * 2, [height, row.clean[0]], "-", color=color, linewidth=1, alpha=0.28, zorder=1)
     axes.plot(row.size, row.clean[0], marker, color=color, markersize=7, alpha=0.28, zorder=2)
+    return height
 
 
 def _decorate(axes: Any, first: Record, title: str) -> None:

@@ -31,7 +31,7 @@ class Record(NamedTuple):
       macs: `{"dense": ..., "run": ..., "nonzero": ...}` for one example; see `measure.Macs`.
       clean: accuracy without attack, in [0, 1].
       robust: attack name -> accuracy after it.
-      worst: accuracy after the worst attack of each example.
+      worst: accuracy after the worst attack of each example; None where no attack was run.
       broken_by: attack name -> number of examples it was the first to break.
       warnings: reasons to doubt the robust numbers.
       latency: `{"median", "low", "high"}` in seconds for a batch and the same of the dense network in the same run
@@ -56,7 +56,7 @@ class Record(NamedTuple):
     macs: dict[str, int]
     clean: float
     robust: dict[str, float]
-    worst: float
+    worst: float | None
     broken_by: dict[str, int]
     warnings: list[str]
     latency: dict[str, Any] | None

@@ -17,7 +17,7 @@ class Row(NamedTuple):
       size: mean bytes on disk.
       clean: accuracy without attack and its spread, both in percent.
       robust: attack name -> the same after the attack.
-      worst: the same after the worst attack of each example.
+      worst: the same after the worst attack of each example; None where no attack was run.
     """
 
     records: tuple[Record, ...]
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     size: float
     clean: tuple[float, float]
     robust: dict[str, tuple[float, float]]
-    worst: tuple[float, float]
+    worst: tuple[float, float] | None
 
 
 def rows(records: Sequence[Record]) -> list[Row]:
@@ -40,7 +40,9 @@ def rows(records: Sequence[Record]) -> list[Row]:
 def _row(group: list[Record]) -> Row:
     first = group[0]
     robust = {name: _spread([r.robust[name] for r in group], first.examples) for name in first.robust}
-    clean, worst = (_spread([getattr(r, field) for r in group], first.examples) for field in ("clean", "worst"))
+    clean = _spread([r.clean for r in group], first.examples)
+    attacked = [r.worst for r in group if r.robust and r.worst is not None]  # no attack leaves no robust number
+    worst = _spread(attacked, first.examples) if len(attacked) == len(group) else None
     return Row(tuple(group), first.method, statistics.fmean(r.bytes_disk for r in group), clean, robust, worst)
 
 
@@ -103,7 +105,9 @@ def notes(records: Sequence[Record]) -> list[str]:
     spread = "standard deviation over seeds" if len(seeds) > 1 else f"95 % interval from {first.examples} images"
     lines = [
         f"Network {first.model} on {first.examples} images of {first.data}; seed {', '.join(map(str, seeds))}.",
-        f"Attacks: {threat(first)} of the pixel range; 'worst' counts an image as robust only if every attack failed.",
+        f"Attacks: {threat(first)} of the pixel range; 'worst' counts an image as robust only if every attack failed."
+        if any(r.robust for r in records)
+        else "Attacks: none was run, so nothing here says how robust a network is.",
         f"± is the {spread}.",
         "bytes: the checkpoint as written to disk, headers included; smaller: dense bytes divided by it.",
         "MACs k: thousands of multiply-adds really run for one image; nonzero: left without multiplications by zeros.",
