@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import spartax as sx
+from spartax import quantize
 from spartax.records import Evidence, Layout, Objective
 
 SHAPES = {"dense": (24, 20), "conv": (3, 3, 8, 20), "stack": (2, 24, 16), "outputs_first": (24, 20)}
@@ -17,6 +18,21 @@ LAYOUTS = {
     "outputs_first": Layout((1,), (0,)),
 }
 
+
+GRIDS = {
+    "int8": quantize.integer(8),
+    "int4 grouped": quantize.integer(4, 4),
+    "int3 asymmetric tensor": quantize.integer(3, channel=False, symmetric=False, scale_dtype="float16"),
+    "int4 float zero": quantize.integer(4, 8, symmetric=False, scale_dtype="float16", zero_dtype="float16"),
+    "ternary": quantize.ternary(),
+    "binary": quantize.binary(group=8),
+    "e5m2": quantize.fp8("e5m2", channel=False),
+    "nf4": quantize.nf4(),
+    "mxfp4": quantize.mx(group=8),
+    "mxfp8": quantize.mx("e4m3"),
+    "power of two": quantize.power_of_two(scale_dtype="bfloat16"),
+    "fixed point": quantize.fixed_point(8, 5),
+}
 
 dense = jax.jit(sx.dense)  # one compilation in place of one for every operation in it
 

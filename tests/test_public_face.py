@@ -23,6 +23,7 @@ PACKAGES = [
     "lowrank.factorizations",
     "lowrank.ranks",
     "quantize.calibrations",
+    "quantize.grids",
     "quantize.roundings",
 ]
 

@@ -122,7 +122,7 @@ def test_dense_and_nbytes_of_a_tree():
 def test_quantizing_twice_is_refused():
     from spartax.arrays import verbs
 
-    with pytest.raises(ValueError, match="quantised already"):
+    with pytest.raises(ValueError, match="quantized already"):
         verbs.map_arrays(leaves.quantized((4, 4)), lambda w: w)
 
 

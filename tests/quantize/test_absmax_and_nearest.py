@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import spartax as sx
 from spartax import quantize
-from spartax.quantize.grids import Part
+from spartax.quantize.records import Part
 from spartax.records import Evidence, Layout
 from tests import plugs
 from tests.oracles import golden

@@ -93,7 +93,7 @@ def test_after_a_correction_was_added_only_its_own_codes_are_refreshed():
 
 def test_twice_is_an_error_and_names_the_path():
     params, _ = plugs.run(quantize.quantize(quantize.integer(8)), WEIGHTS, GIVEN)
-    with pytest.raises(ValueError, match="dense: this weight is quantised already"):
+    with pytest.raises(ValueError, match="dense: this weight is quantized already"):
         quantize.quantize(quantize.integer(8)).init(params, GIVEN)
 
 

@@ -25,9 +25,9 @@ class Quantized(verbs.Leaf):
       codes: int8 array, or `Packed` at the true width, or either `Permuted` to have the outputs first, or `Bitmask` of
         codes that are mostly zero.
       scale: float, or uint8 shared exponents (`2 ** (scale - 127)`).
-      zero: zero point in code units, same shape as `scale`; None for a symmetric grid (zero maps to code 0).
+      zero: zero point in code units, int8 or float, same shape as `scale`; None for a symmetric grid.
       kind: name of the dense dtype.
-      levels: number format of the codes: "integer" (a code is its value), "nf4", "e2m1", "e4m3", "e5m2".
+      levels: number format of the codes: "integer" (a code is its value) or another of `kernels.levels`.
       activations: "int8" if every activation that meets this weight is rounded to int8, one scale a row of a dot
         product and an image of a convolution; None if not. `dense` does not depend on it.
     """
@@ -52,7 +52,7 @@ class Quantized(verbs.Leaf):
     @property
     def keeps_zero(self) -> bool:
         """Whether code 0 is the number zero everywhere."""
-        return self.zero is None and self.levels != "nf4"
+        return self.zero is None and self.levels not in number_formats.WITHOUT_CODE_ZERO
 
 
 def blocks(shape: tuple[int, ...], scale_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -135,4 +135,4 @@ def _(leaf: Quantized) -> bool:
 
 @verbs.map_arrays.register
 def _(leaf: Quantized, fn) -> Quantized:
-    raise ValueError("this weight is quantised already; quantise once, or restore the dense weight first.")
+    raise ValueError("this weight is quantized already; quantize once, or restore the dense weight first.")

@@ -13,6 +13,7 @@ from spartax.arrays.matrix_view import MatrixView
 from spartax.arrays.packed import Packed
 from spartax.arrays.permuted import Permuted, full_axes
 from spartax.arrays.use import Use
+from spartax.kernels import levels as number_formats
 from spartax.kernels import paths, quantized_matmul
 from spartax.kernels.derivatives import with_derivative_of
 from spartax.kernels.quantized_matmul import Form
@@ -49,7 +50,7 @@ class Rows(NamedTuple):
 
 def read(leaf: Any, use: Use) -> Rows | str:
     """The rows of a `Quantized` weight for one use, or why there are none."""
-    problem = _misfit(use)
+    problem = _misfit(use) or _no_integers(leaf)
     if problem:
         return problem
     value, axes = _stored(leaf.codes)
@@ -85,6 +86,16 @@ def _misfit(use: Use) -> str | None:
     if matrix_view.taps(use) > 1:
         return "a convolution of several taps"
     return None if jnp.issubdtype(use.x.dtype, jnp.floating) else "an activation that is not floating"
+
+
+def _no_integers(leaf: Any) -> str | None:
+    """Why int8 activations cannot meet this weight as integers."""
+    if leaf.activations is None:
+        return None
+    if leaf.levels != "integer":
+        return f"{leaf.levels} codes, which are not integers, under int8 activations"
+    whole = leaf.zero is None or number_formats.is_integer(leaf.zero)
+    return None if whole else "float zero points under int8 activations"
 
 
 def _stored(codes: Any) -> tuple[Any, tuple[int, ...]]:

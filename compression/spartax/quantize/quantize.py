@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spartax import catalog, tree
+from spartax import catalog, checks, tree
 from spartax.arrays import Masked, Permuted, Quantized, dense
 from spartax.arrays.packed import pack_codes
 from spartax.arrays.permuted import outputs_first
 from spartax.arrays.verbs import map_arrays
 from spartax.kernels.bits import packed_length
-from spartax.quantize.calibrations.absmax import absmax
-from spartax.quantize.grids import Calibration, Grid, Part, Rounding
+from spartax.quantize import calibrations, report
 from spartax.quantize.parts import is_quantized, parts
+from spartax.quantize.records import Calibration, Grid, Part, Rounding
 from spartax.quantize.roundings.nearest import nearest
 from spartax.records import Array, Evidence, Info, Layout, Params, Path, Transform
 
@@ -33,21 +33,27 @@ def quantize(grid: Grid, calibration: Calibration | None = None, rounding: Round
     state keeps the float arrays, so that `update` can calibrate and round anew, for instance under a new mask.
 
     Args:
-      grid: bits and blocks, such as `quantize.integer(bits=4, group=64)`.
-      calibration: which scale a block gets; `quantize.absmax()` when left out.
+      grid: which numbers and which blocks, such as `quantize.integer(bits=4, group=64)`.
+      calibration: which scale a block gets; when left out `quantize.absmax()`, `quantize.least_squares()` for `binary`
+        and `ternary`.
       rounding: which code an entry gets; `quantize.nearest()` when left out.
 
     Raises:
-      ValueError: at use, a group that does not divide the input axis of a weight, or a weight quantized already.
+      ValueError: a calibration or rounding that does not apply to the grid; at use, a group that does not divide the
+        input axis of a weight, a weight that is not finite, or one quantized already.
     """
-    calibration, rounding = calibration or absmax(), rounding or nearest()
+    calibration = calibration or catalog.load(calibrations, grid.calibration)()
+    rounding = rounding or nearest()
+    for plug in (calibration, rounding):
+        if plug.check:
+            plug.check(grid)
     needs = calibration.needs | rounding.needs
 
     def encode(weight: Array, part: Part) -> Quantized:
         wide = weight.astype(jnp.promote_types(weight.dtype, jnp.float32))
         scales = calibration.fit(wide, grid, part)
         codes = rounding.round(wide, scales, grid, part)
-        return Quantized(_stored(codes, grid, part.layout), scales.scale, scales.zero, weight.dtype.name)
+        return Quantized(_stored(codes, grid, part.layout), scales.scale, scales.zero, weight.dtype.name, grid.levels)
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, Floats]:
         weights = tree.pick(params, evidence.layouts)
@@ -61,8 +67,7 @@ def quantize(grid: Grid, calibration: Calibration | None = None, rounding: Round
         for path, weight in tree.pick(params, state).items():
             inner = [layout for x, layout in parts(weight, evidence.layouts[path]) if is_quantized(x)]
             own = [Part(path, layout, evidence) for layout in inner]
-            new[path], error = _refill(weight, list(zip(state[path], own)), encode)
-            info[path] = {"method": "quantize", "bits": grid.bits, "group": grid.group, "relative_error": error}
+            new[path], info[path] = _refill(weight, list(zip(state[path], own)), grid, encode)
         return tree.replace(params, new), state, info
 
     return Transform(needs, init, update)
@@ -80,9 +85,9 @@ def _blank(path: Path, weight: Any, grid: Grid, layout: Layout) -> Any:
 def _zeros(x: Array, grid: Grid, layout: Layout) -> Quantized:
     like: Any = jax.ShapeDtypeStruct
     shape = grid.scale_shape(x.shape, layout)
-    zero = None if grid.symmetric else like(shape, jnp.int8)
+    zero = None if grid.zero is None else like(shape, jnp.dtype(grid.zero))
     codes = jax.eval_shape(lambda c: _stored(c, grid, layout), like(x.shape, jnp.int8))
-    blank = Quantized(codes, like(shape, jnp.dtype(grid.scale_dtype)), zero, x.dtype.name)
+    blank = Quantized(codes, like(shape, jnp.dtype(grid.scale_dtype)), zero, x.dtype.name, grid.levels)
     return jax.tree.map(lambda s: jnp.asarray(np.zeros(s.shape, s.dtype)), blank)  # from NumPy: nothing to compile
 
 
@@ -104,31 +109,25 @@ def _is_mine(x: Any) -> bool:
 
 
 @jax.jit
-def _squares(codes: Quantized, values: Array) -> tuple[Array, Array]:
-    """Sum of squares of the error, and of the values."""
-    error, size = (dense(codes) - values).astype(jnp.float32), values.astype(jnp.float32)
-    return jnp.sum(error * error), jnp.sum(size * size)
-
-
-@jax.jit
 def _kept(values: Array, mask: Any) -> Array:
     return jnp.where(dense(mask), values, jnp.zeros((), values.dtype))
 
 
-def _refill(weight: Any, floats: list[tuple[Array, Part]], encode: Encode) -> tuple[Any, float]:
-    """The weight with every quantized array encoded anew, and the relative error of all of them together."""
-    rest, squares = iter(floats), []
+def _refill(weight: Any, floats: list[tuple[Array, Part]], grid: Grid, encode: Encode) -> tuple[Any, dict[str, Any]]:
+    """The weight with every quantized array encoded anew, and what `info` says of all of them together."""
+    rest, sums = iter(floats), []
 
     def refill(x: Any) -> Any:
         if not _is_mine(x):
             return x
         values, part = next(rest)
+        checks.finite(part.path, values)
         if isinstance(x, Masked):  # what is switched off must not widen the scales
-            values = _kept(values, x.mask)
+            values, part = _kept(values, x.mask), part._replace(kept=dense(x.mask))
         codes = encode(values, part)
-        squares.append(_squares(codes, values))
-        return Masked(codes, x.mask) if isinstance(x, Masked) else codes
+        new = Masked(codes, x.mask) if isinstance(x, Masked) else codes
+        sums.append(report.measure(new, values, grid))
+        return new
 
     new = jax.tree.map(refill, weight, is_leaf=_is_mine)
-    error, norm = (sum(column) for column in zip(*squares))
-    return new, float(jnp.sqrt(error / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny)))
+    return new, report.entry(sums, grid)

@@ -47,7 +47,8 @@ def tuning(rows: int) -> Tuning:
 def matmul(x: Array, data: Array, scale: Array, zero: Array | None, form: Form) -> Array:
     """`x @ w.T`: x `[M, K]` -> float32 `[M, O]`; differentiable in x and scale in either mode."""
     smooth = _by_blocks(x, data, scale, zero, form)
-    if x.shape[0] > DIGIT_ROWS or scale.shape[1] > 1 or form.levels != "integer" or form.length > DIGIT_LENGTH:
+    whole = form.levels == "integer" and (zero is None or number_formats.is_integer(zero))
+    if x.shape[0] > DIGIT_ROWS or scale.shape[1] > 1 or not whole or form.length > DIGIT_LENGTH:
         return smooth
     return with_derivative_of(smooth, _by_digits(*lax.stop_gradient((x, data, scale, zero)), form))
 

@@ -1,38 +1,36 @@
 """Absmax: the scale that just reaches the largest entry."""
 
 import jax
-import jax.numpy as jnp
 
-from spartax.quantize.grids import Calibration, Grid, Part, Scales, over_blocks
+from spartax.quantize.ranges import block_range, from_range
+from spartax.quantize.records import Calibration, Grid, Part, Scales
 from spartax.records import Array
 
 
 def absmax() -> Calibration:
-    """Symmetric: `scale = max|w| / (2**(bits-1) - 1)` of each block; asymmetric: the range, widened to hold zero.
+    """Symmetric: `scale = max|w| / largest level` of each block; asymmetric: the range, widened to hold zero.
 
     Asymmetric: `lo = min(w, 0)`, `hi = max(w, 0)`, `scale = (hi - lo) / (2**bits - 1)`, `zero = round(-lo / scale)`
-    counted from the smallest code, so that zero is a code. A block of zeros gets scale 1. Rounded to nearest, no entry
-    is off by more than `scale / 2`.
+    counted from the smallest code, so that zero is a code; with float zero points the range as it is, not rounded. A
+    block of zeros gets scale 1. Shared exponents are `floor(log2 max|w|)` minus that of the largest level, so that an
+    entry may lie a little beyond it (Microscaling, arXiv 2310.10537). A fixed-point grid keeps its step. Rounded to
+    nearest on integers, no entry is off by more than `scale / 2`.
+
+    Raises:
+      ValueError: at use, the grid `binary`, whose one level is no reach: it would be worse than all zeros.
     """
-    return Calibration(frozenset(), _fit)
+    return Calibration(frozenset(), _fit, _check)
+
+
+def _check(grid: Grid) -> None:
+    if grid.levels == "binary":
+        raise ValueError("calibration must be least_squares() or mse(), or be left out, for binary(); got absmax().")
 
 
 def _fit(weight: Array, grid: Grid, part: Part) -> Scales:
-    return _scales(weight, grid, grid.scale_shape(weight.shape, part.layout))
+    return _scales(weight, part.kept, grid, grid.scale_shape(weight.shape, part.layout))
 
 
-@jax.jit(static_argnums=(1, 2))
-def _scales(weight: Array, grid: Grid, shape: tuple[int, ...]) -> Scales:
-    least, most = grid.codes
-    if grid.symmetric:
-        return Scales(_stored(over_blocks(jnp.max, jnp.abs(weight), shape) / most, grid), None)
-    low = jnp.minimum(over_blocks(jnp.min, weight, shape), 0)
-    high = jnp.maximum(over_blocks(jnp.max, weight, shape), 0)
-    scale = _stored((high - low) / (most - least), grid)
-    zero = least + jnp.round(-low / scale.astype(low.dtype))
-    return Scales(scale, jnp.clip(zero, least, most).astype(jnp.int8))
-
-
-def _stored(scale: Array, grid: Grid) -> Array:
-    scale = scale.astype(grid.scale_dtype)
-    return jnp.where(scale > 0, scale, jnp.ones_like(scale))
+@jax.jit(static_argnums=(2, 3))
+def _scales(weight: Array, kept: Array | None, grid: Grid, shape: tuple[int, ...]) -> Scales:
+    return from_range(*block_range(weight, kept, grid, shape), grid)
