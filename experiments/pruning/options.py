@@ -17,6 +17,7 @@ class Options(NamedTuple):
     robust: bool
     examples: int
     calibration: int
+    training: int
     steps: int
     sparsities: tuple[float, ...]
     methods: tuple[str, ...]
@@ -45,6 +46,7 @@ def parse(arguments: Sequence[str]) -> Options:
         robust=robust,
         examples=given.examples or (32 if quick else 256 if robust else 2000),
         calibration=given.calibration or (32 if quick else 1000 if robust else 256),
+        training=given.training or (32 if quick else 10000),
         steps=given.steps or (2 if quick else 300),
         sparsities=tuple(given.sparsities) or usual,
         methods=tuple(given.methods),
@@ -65,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--robust", action="store_true", help="adversarial methods, attacked before and after fine-tuning")
     add("--examples", type=int, metavar="N", help="test images (default: 2000; 256 with --robust)")
     add("--calibration", type=int, metavar="N", help="training images of the evidence (default: 256; 1000)")
+    add("--training", type=int, metavar="N", help="training images of --robust that are trained on (default: 10000)")
     add("--steps", type=int, metavar="N", help="training steps of learnt scores, and of fine-tuning (default: 300)")
     add("--sparsities", type=float, nargs="+", default=[], metavar="S", help="removed fractions")
     add("--methods", nargs="+", default=[], metavar="NAME", help="only these criteria or methods")

@@ -26,7 +26,8 @@ class Subject(NamedTuple):
       apply: jitted `apply(variables, x) -> logits` of dense weights; all rows share it.
       train_apply: the same in training mode, for networks with batch statistics.
       variables: its weights.
-      train: calibration and fine-tuning images.
+      calibration: images of the evidence.
+      train: images that are trained on.
       test: images that it is judged on.
       eps: linf radius it was trained for.
       levels: steps of the stored images above black.
@@ -36,6 +37,7 @@ class Subject(NamedTuple):
     apply: ApplyFn
     train_apply: TrainApply | None
     variables: Params
+    calibration: data.Dataset
     train: data.Dataset
     test: data.Dataset
     eps: float
@@ -44,7 +46,8 @@ class Subject(NamedTuple):
     @property
     def batches(self) -> list[tuple[Any, Any]]:
         """The calibration images with their labels."""
-        return [(x, y) for x, y, _ in data.batches(self.train, min(BATCH, len(self.train.y)), drop_last=True)]
+        size = min(BATCH, len(self.calibration.y))
+        return [(x, y) for x, y, _ in data.batches(self.calibration, size, drop_last=True)]
 
 
 def subjects(options: Options) -> list[Subject]:
@@ -55,23 +58,37 @@ def subjects(options: Options) -> list[Subject]:
 def _published(options: Options, file: pathlib.Path) -> Subject:
     loaded = models.load(file)
     test = data.load("cifar10", f"test[:{options.examples}]", options.data_dir)
-    train = data.load("cifar10", f"train[:{options.calibration}]", options.data_dir)
+    needed = max(options.calibration, options.training if options.robust else 0)
+    train = data.load("cifar10", f"train[:{needed}]", options.data_dir)
     if loaded.info["input_shape"] != test.x.shape[1:]:
         raise ValueError(f"--weights {file}: the network reads {loaded.info['input_shape']}, not {test.x.shape[1:]}")
     train_apply = None
     if "batch_stats" in loaded.variables:
         train_apply = jax.jit(lambda v, x: loaded.module.apply(v, x, train=True, mutable=["batch_stats"]))
     eps = quickstart.default_eps(loaded.info, "cifar10")
-    return Subject(file.stem, jax.jit(loaded.apply), train_apply, loaded.variables, train, test, eps)
+    return Subject(
+        file.stem,
+        jax.jit(loaded.apply),
+        train_apply,
+        loaded.variables,
+        _first(train, options.calibration),
+        train,
+        test,
+        eps,
+    )
 
 
 def _trained(options: Options) -> Subject:
     small = quickstart.trained(quickstart_options(["--quick", "--examples", str(options.examples)]))
     images = data.digits("train")
-    train = images._replace(x=images.x[: options.calibration], y=images.y[: options.calibration])
+    known = _first(images, options.calibration), _first(images, options.training)
     return Subject(
-        small.name, jax.jit(small.apply_fn), None, small.variables, train, small.test, small.eps, small.levels
+        small.name, jax.jit(small.apply_fn), None, small.variables, *known, small.test, small.eps, small.levels
     )
+
+
+def _first(images: data.Dataset, count: int) -> data.Dataset:
+    return images._replace(x=images.x[:count], y=images.y[:count])
 
 
 def evidence(subject: Subject, needs: Collection[str], key: Array) -> Evidence:

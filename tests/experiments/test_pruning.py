@@ -33,6 +33,7 @@ def network():
         variables,
         small,
         small,
+        small,
         0.1,
         16,
     )
