@@ -42,6 +42,7 @@ def save(path: str | os.PathLike, params: Params, *, extra: Mapping[str, Any] | 
 
     Raises:
       ValueError: a node that could not be restored without a template, or `path` holds something else.
+      OSError: it could not be written (a full disk); a checkpoint that was there before is unchanged.
     """
     folder = _folder(path)
     inside = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
@@ -53,9 +54,15 @@ def save(path: str | os.PathLike, params: Params, *, extra: Mapping[str, Any] | 
     spec["tree"] = _encode(params, "params", stored, small)
     spec["bytes"] = len(small)
     text = _to_json(spec)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_arrays(folder / spec["arrays"], stored | ({"small": np.frombuffer(small, np.uint8)} if small else {}))
-    _commit(folder / "spec.json", text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_arrays(folder / spec["arrays"], stored | ({"small": np.frombuffer(small, np.uint8)} if small else {}))
+        temporary = _written(folder / "spec.json.tmp", text)
+    except Exception as error:
+        for left in folder.glob(spec["arrays"] + "*"):  # half a checkpoint only fills the disk
+            shutil.rmtree(left, ignore_errors=True)
+        raise OSError(f"{folder} could not be written, what it held before is unchanged: {error}") from error
+    _commit(temporary, folder / "spec.json")
     for old in folder.glob("arrays-*"):
         if not old.name.startswith(spec["arrays"]):
             shutil.rmtree(old, ignore_errors=True)
@@ -249,11 +256,15 @@ def _read_arrays(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]
         return checkpointer.restore(folder, wanted)
 
 
-def _commit(file: pathlib.Path, text: str) -> None:
-    """Exchange a file for one with this text; whoever reads meanwhile sees the old or the new one."""
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text)
-    _flush(temporary)
+def _written(file: pathlib.Path, text: str) -> pathlib.Path:
+    """The file, with this text, on the disk."""
+    file.write_text(text)
+    _flush(file)
+    return file
+
+
+def _commit(temporary: pathlib.Path, file: pathlib.Path) -> None:
+    """Exchange a file for another; whoever reads meanwhile sees the old or the new one."""
     os.replace(temporary, file)
     _flush(file.parent)
 

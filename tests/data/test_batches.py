@@ -44,6 +44,17 @@ def test_shuffle_is_a_permutation_fixed_by_the_key_and_new_each_epoch():
     assert indices(key=jax.random.key(1)) != indices(key=key)
 
 
+def test_a_batch_depends_on_its_number_alone():
+    """Asked for out of order, across epochs, they are those that iteration gives."""
+    batches = data.batches(TEN, 4, jax.random.key(0), epochs=3)
+    listed = [index.tolist() for _, _, index in batches]
+    assert len(batches) == len(listed) == 9
+    assert [batches[n][2].tolist() for n in (7, 1, 8, 0, 4)] == [listed[n] for n in (7, 1, 8, 0, 4)]
+    for number in (9, -1):
+        with pytest.raises(IndexError, match="there are 9 batches"):
+            batches[number]
+
+
 def test_drop_last_leaves_out_other_rows_each_epoch():
     batches = indices(key=jax.random.key(0), epochs=2, drop_last=True)
     assert [len(batch) for batch in batches] == [4] * 4

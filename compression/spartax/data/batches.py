@@ -1,5 +1,7 @@
 """Deterministic batches."""
 
+import dataclasses
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -9,10 +11,66 @@ from spartax import checks
 from spartax.data.dataset import Dataset
 from spartax.records import Array
 
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batches:
+    """The batches of all epochs as a sequence, made when they are asked for: `len`, iteration, and `batches[number]`.
+
+    Batch `number` is a function of the key and the number alone, so that an interrupted training goes on in the middle
+    of an epoch without reading what it has seen.
+
+    Attributes:
+      dataset: what is read.
+      batch_size: rows of a batch.
+      key: PRNG key of the shuffles, or None.
+      epochs: passes over the data.
+      stop: rows of an epoch.
+    """
+
+    dataset: Dataset
+    batch_size: int
+    key: Array | None
+    epochs: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.epochs * self._each
+
+    def __getitem__(self, number: int) -> Batch:
+        if not 0 <= number < len(self):
+            raise IndexError(f"there are {len(self)} batches, numbered from 0; got {number}.")
+        epoch, turn = divmod(number, self._each)
+        start = turn * self.batch_size
+        index = self._order(epoch)[start : min(start + self.batch_size, self.stop)]
+        return self.dataset.x[index], self.dataset.y[index], index
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[number] for number in range(len(self)))
+
+    @property
+    def _each(self) -> int:
+        """Batches of an epoch."""
+        return -(-self.stop // self.batch_size)
+
+    @functools.cached_property
+    def _order(self):
+        """Epoch -> its order of the rows; the last one is remembered."""
+        rows = np.arange(len(self.dataset.y), dtype=np.int32)
+
+        @functools.lru_cache(maxsize=1)
+        def order(epoch: int) -> np.ndarray:
+            if self.key is None:
+                return rows
+            return np.asarray(jax.random.permutation(jax.random.fold_in(self.key, epoch), rows))
+
+        return order
+
 
 def batches(
     dataset: Dataset, batch_size: int, key: Array | None = None, *, epochs: int = 1, drop_last: bool = False
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> Batches:
     """Batches of a data set, in order or shuffled anew each epoch by `fold_in(key, epoch)`.
 
     Args:
@@ -23,7 +81,7 @@ def batches(
       drop_last: leave out the shorter last batch of each epoch, so that every batch has the same shape.
 
     Returns:
-      Iterator of `(x, y, index)`: float32 [B, H, W, C], int32 [B] and the rows of the data set, int32 [B].
+      Sequence of `(x, y, index)`: float32 [B, H, W, C], int32 [B] and the rows of the data set, int32 [B].
 
     Raises:
       ValueError: `batch_size` or `epochs` is not a positive integer, or no batch is left.
@@ -33,14 +91,4 @@ def batches(
     size = len(dataset.y)
     if size == 0 or (drop_last and size < batch_size):
         raise ValueError(f"batch_size must leave at least one batch of {size} examples; got {batch_size!r}.")
-    return _batches(dataset, batch_size, key, epochs, size - size % batch_size if drop_last else size)
-
-
-def _batches(dataset: Dataset, batch_size: int, key: Array | None, epochs: int, stop: int) -> Iterator[tuple]:
-    # Apart from `batches`, so that bad arguments fail at the call and not at the first batch.
-    rows = np.arange(len(dataset.y), dtype=np.int32)
-    for epoch in range(epochs):
-        order = rows if key is None else np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), rows))
-        for start in range(0, stop, batch_size):
-            index = order[start : min(start + batch_size, stop)]
-            yield dataset.x[index], dataset.y[index], index
+    return Batches(dataset, batch_size, key, epochs, size - size % batch_size if drop_last else size)

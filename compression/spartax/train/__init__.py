@@ -2,32 +2,52 @@
 
 from spartax import catalog
 from spartax.train import losses
+from spartax.train.averages import averaged, ema, swa
 from spartax.train.batch_stats import reestimate_batch_stats
-from spartax.train.fit import fit
+from spartax.train.checkpoints import Checkpoints, checkpoints
+from spartax.train.fit import NotFiniteError, fit
+from spartax.train.logs import Log, json_lines, tensorboard
 from spartax.train.lottery import Ticket, lottery
+from spartax.train.mixed_precision import mixed_precision
 from spartax.train.network import Loss, Network, TrainApply
 from spartax.train.pull_removed import pull_removed
 from spartax.train.refresh import Method, Refresh, begin, make_refresh, restart_moments
 from spartax.train.step import State, init_state, make_step
+from spartax.train.validation import Best, Validation, validation
+from spartax.train.warm_up import warm_up
 
 __all__ = [
+    "Best",
+    "Checkpoints",
+    "Log",
     "Loss",
     "Method",
     "Network",
+    "NotFiniteError",
     "Refresh",
     "State",
     "Ticket",
     "TrainApply",
+    "Validation",
+    "averaged",
     "begin",
+    "checkpoints",
+    "ema",
     "fit",
     "init_state",
+    "json_lines",
     "losses",
     "lottery",
     "make_refresh",
     "make_step",
+    "mixed_precision",
     "pull_removed",
     "reestimate_batch_stats",
     "restart_moments",
+    "swa",
+    "tensorboard",
+    "validation",
+    "warm_up",
 ]
 
 __getattr__, __dir__ = catalog.exports(__name__, losses)

@@ -12,6 +12,7 @@ from spartax import records, tree
 from spartax.arrays import Masked, dense, is_leaf
 from spartax.compress import measure, select
 from spartax.records import ApplyFn, Array, Evidence, Info, Layout, Params, Path, Rule, Transform, Weights
+from spartax.train.averages import restart_averages
 from spartax.train.network import Loss, Network, TrainApply
 from spartax.train.step import State
 
@@ -88,7 +89,8 @@ def make_refresh(
 
     The evidence of a refresh is of the batch of its step: `grads` are those of the training loss in the dense weights
     of the network as it is masked now; statistics that `spartax.collect` measures are taken in evaluation mode. Entries
-    that come back begin with fresh moments. Compiled code is that of the training step: new masks are new values.
+    that come back begin with fresh moments and averages. Compiled code is that of the training step: new masks are new
+    values.
 
     Args:
       transform: the one given to `begin`.
@@ -99,7 +101,10 @@ def make_refresh(
       judge: `(logits, y) -> [B]`, for methods that need an objective or the second moments of output gradients.
     """
     forward = train_apply or (lambda variables, x: (apply(variables, x), {}))
-    restart = jax.jit(functools.partial(restart_moments, tx))
+
+    @jax.jit
+    def restart(opt_state: Any, grown: Params, trainable: Params) -> Any:
+        return restart_averages(restart_moments(tx, opt_state, grown), grown, trainable)
 
     @jax.jit
     def gradients(weights: Weights, variables: Params, key: Array, x: Array, y: Array) -> Weights:
@@ -121,8 +126,9 @@ def make_refresh(
             evidence = evidence._replace(grads=gradients(weights, variables, key, x, y))
         new, inner, info = transform.update(variables, method.state, evidence)
         grown = state.part(state.trainable, jax.tree.map(_grown, new, variables, is_leaf=is_leaf))
-        opt_state = restart(state.opt_state, grown)
-        return state.with_params(new)._replace(opt_state=opt_state, method=Method(inner, method.layouts, info))
+        state = state.with_params(new)
+        opt_state = restart(state.opt_state, grown, state.trainable)
+        return state._replace(opt_state=opt_state, method=Method(inner, method.layouts, info))
 
     return Refresh(transform.due, update)
 

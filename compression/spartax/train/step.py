@@ -23,6 +23,9 @@ class State(NamedTuple):
       opt_state: state of the optimizer.
       step: number of steps done, int32.
       method: what a compression in training knows (`train.begin`); None without one.
+      finite: False from the first step on whose loss, gradient or new weights were not finite: that step and all after
+        it change nothing, so that this is the last good state and `step` says where it began.
+      best: the best weights so far (`train.validation`); None without one.
     """
 
     trainable: Params
@@ -31,6 +34,8 @@ class State(NamedTuple):
     opt_state: Any
     step: Array
     method: Any = None
+    finite: Array | bool = True
+    best: Any = None
 
     @property
     def variables(self) -> Params:
@@ -72,13 +77,16 @@ def init_state(
     others = {name: value for name, value in variables.items() if name != "params"} if in_collections else None
     # copies, because `make_step` reuses the memory of a state
     trainable, fixed, others = jax.tree.map(jnp.array, (*tree.split(params, rule), others))
-    return State(trainable, fixed, others, tx.init(trainable), jnp.zeros((), jnp.int32), method)
+    return State(trainable, fixed, others, tx.init(trainable), jnp.zeros((), jnp.int32), method, jnp.array(True))
 
 
 def make_step(
     loss: Loss, tx: optax.GradientTransformation, apply: ApplyFn, train_apply: TrainApply | None = None
 ) -> Step:
     """`step(state, key, x, y) -> (state, loss)`, compiled once. The memory of the given state is reused.
+
+    A step that is not finite changes nothing but `state.finite`. Gradients of `k` batches are accumulated by
+    `tx = optax.MultiSteps(tx, k)`: k steps of size B are then one step of size k B.
 
     Args:
       loss: such as `losses.clean()` or `losses.pgd_at(attack)`.
@@ -100,10 +108,16 @@ def make_step(
         changes, opt_state = tx.update(gradients, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, changes)
         others = {**state.others, **updates} if state.others is not None else None
-        return State(trainable, state.fixed, others, opt_state, state.step + 1), total
+        good = state.finite & _all_finite((total, gradients, trainable))
+        new = state._replace(trainable=trainable, others=others, opt_state=opt_state, step=state.step + 1)
+        return jax.tree.map(functools.partial(jnp.where, good), new, state)._replace(finite=good), total
 
     def step(state: State, key: Array, x: Array, y: Array) -> tuple[State, Array]:
-        new, total = compiled(state._replace(method=None), key, x, y)  # it stays on the host
-        return new._replace(method=state.method), total
+        new, total = compiled(state._replace(method=None, best=None), key, x, y)  # they stay on the host
+        return new._replace(method=state.method, best=state.best), total
 
     return step
+
+
+def _all_finite(tree: Any) -> Array:
+    return functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)])

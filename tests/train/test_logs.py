@@ -1,0 +1,70 @@
+import json
+import struct
+
+import pytest
+
+from spartax import train
+from spartax.train import events
+from tests.train import run as this
+from tests.train.test_checkpoints import interrupted
+
+pytestmark = pytest.mark.core
+
+
+def without_rates(path):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
+
+
+def test_lines_of_a_run_that_was_interrupted_are_those_of_one_that_was_not(tmp_path):
+    losses = this.run(logs=[train.json_lines(tmp_path / "logs" / "whole.jsonl")])[1]
+    file = tmp_path / "parts.jsonl"
+    interrupted(tmp_path / "run", 23, logs=[train.json_lines(file)])
+    assert without_rates(file)[-1]["step"] == 20
+    with file.open("a") as out:
+        out.write('{"step": 24, "score": 1.0}\n{"step": 30, "los')  # written after the checkpoint; half a line
+    this.run(tmp_path / "run", logs=[train.json_lines(file)])
+    found = without_rates(tmp_path / "logs" / "whole.jsonl")
+    assert without_rates(file) == found
+    assert [line["step"] for line in found if "loss" in line] == [10, 20, 30, 40, 48]
+    assert [line["step"] for line in found if "score" in line] == list(range(6, 49, 6))
+    assert found[0] == {"step": 6, "score": found[0]["score"]}
+    means = [line["loss"] for line in found if "loss" in line]
+    assert means == pytest.approx([losses[i : i + 10].mean() for i in range(0, 48, 10)], rel=1e-6)
+
+
+def records(data):
+    """The data of every record, after checking lengths and checksums."""
+    found = []
+    while data:
+        (size,) = struct.unpack("<Q", data[:8])
+        head, body = data[:12], data[12 : 12 + size]
+        assert events._checksum(head[:8]) == head[8:]
+        assert events._checksum(body) == data[12 + size : 16 + size]
+        found.append(body)
+        data = data[16 + size :]
+    return found
+
+
+def test_checksums_are_those_of_rfc_3720():
+    """Section B.4: 32 bytes of zeros, of ones, and 0 to 31."""
+    assert events.crc32c(bytes(32)) == 0x8A9136AA
+    assert events.crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert events.crc32c(bytes(range(32))) == 0x46DD794E
+
+
+def test_tensorboard_files_hold_the_scalars(tmp_path):
+    """Fields by hand: wall time (1, double), step (2), version (3), summary (5), session (7)."""
+    log = train.tensorboard(tmp_path / "board")
+    log.begin(300)
+    log.write(310, {"loss": 0.5, "score": -2.0})
+    (file,) = (tmp_path / "board").glob("events.out.tfevents.*")
+    version, start, scalars = records(file.read_bytes())
+    assert version[9:] == b"\x10\x00" + b"\x1a\x0dbrain.Event:2"
+    assert start[9:] == b"\x10\xad\x02" + b"\x3a\x02\x08\x01"  # step 301, SessionLog.START
+    loss = b"\x0a\x04loss\x15" + struct.pack("<f", 0.5)
+    score = b"\x0a\x05score\x15" + struct.pack("<f", -2.0)
+    values = b"".join(b"\x0a" + bytes([len(v)]) + v for v in (loss, score))
+    assert scalars[9:] == b"\x10\xb6\x02" + b"\x2a" + bytes([len(values)]) + values
+    assert scalars[:1] == b"\x09"
+    assert 1.7e9 < struct.unpack("<d", scalars[1:9])[0] < 5e9
