@@ -31,7 +31,7 @@ ALLOWED = {
     "compress": PROGRAM,
     "correct_bias": PROGRAM,
     "checkpoint": PROGRAM,
-    "train": PROGRAM | {"attacks", "compress"},
+    "train": PROGRAM | {"attacks", "checkpoint", "compress"},
     "measure": PROGRAM | {"attacks"},
     "__init__": {"*"},
 }
