@@ -40,6 +40,10 @@ class Record(NamedTuple):
       versions: package -> version.
       device: kind of the device.
       commit: git commit of the code, or None.
+      curve: the security curve: eps, as written in JSON, -> accuracy under attack at that radius; None when it was not
+        measured.
+      masking: how much robust accuracy the network's own gradients alone would have claimed beyond `worst`; see
+        `measure.Robustness`. None when it was not measured.
     """
 
     method: str
@@ -64,6 +68,8 @@ class Record(NamedTuple):
     versions: dict[str, str]
     device: str
     commit: str | None
+    curve: dict[str, float] | None = None
+    masking: float | None = None
 
 
 def append(path: str | os.PathLike, record: Record) -> None:
@@ -73,6 +79,7 @@ def append(path: str | os.PathLike, record: Record) -> None:
 
     Raises:
       ValueError: the record holds something that is not JSON.
+      OSError: the line could not be written whole, as on a full disk; what there is of it counts as half-written.
     """
     try:
         line = json.dumps(record._asdict(), allow_nan=False) + "\n"
@@ -82,7 +89,9 @@ def append(path: str | os.PathLike, record: Record) -> None:
     try:
         size = os.fstat(handle).st_size
         torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-        os.write(handle, (b"\n" if torn else b"") + line.encode())
+        rest = memoryview((b"\n" if torn else b"") + line.encode())
+        while rest:  # a full disk takes a part, and only the next write says why
+            rest = rest[os.write(handle, rest) :]
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -92,7 +101,7 @@ def read(path: str | os.PathLike) -> list[Record]:
     """All records of a file, in order. Lines that a killed run left half-written are skipped.
 
     Raises:
-      ValueError: a line with other fields than `Record` has.
+      ValueError: a line with other fields than `Record` has (those with defaults may be missing).
     """
     lines = pathlib.Path(path).read_text().splitlines()
     records = []
@@ -103,8 +112,9 @@ def read(path: str | os.PathLike) -> list[Record]:
             if number < len(lines) and line.strip():
                 warnings.warn(f"{path}: line {number} is half-written and was skipped.", stacklevel=2)
             continue
-        if not isinstance(fields, dict) or set(fields) != set(Record._fields):
-            differ = set(fields if isinstance(fields, dict) else ()) ^ set(Record._fields)
+        names = set(fields if isinstance(fields, dict) else ())
+        differ = names - set(Record._fields) | (set(Record._fields) - set(Record._field_defaults) - names)
+        if differ:
             raise ValueError(f"{path}: line {number} has unknown or missing fields: {', '.join(sorted(differ))}.")
         records.append(Record(**fields))
     return records

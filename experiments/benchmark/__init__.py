@@ -1,0 +1,1 @@
+"""Robust compression: which method keeps most accuracy under attack at the same bytes, multiply-adds and time?"""

@@ -1,0 +1,118 @@
+"""The networks of the benchmark by name: digits trained here, published ones, and narrower ones trained the same."""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+from experiments.common import results
+from experiments.common.subject import (
+    Subject,
+    adversarially_trained,
+    default_eps,
+    first,
+    fitting,
+    initialized,
+    load_weights,
+    training_mode,
+)
+from spartax import checkpoint, checks, data, models
+from spartax.records import Params
+
+DIGITS_EPS = 0.1
+PUBLISHED = {
+    "resnet20": "cifar10_resnet20.safetensors",
+    "cnn_a": "cifar10_linf_cnn_a_adv.safetensors",
+    "resnet2b": "cifar10_linf2_resnet2b.safetensors",
+}
+WIDTHS = ("stem", "widths", "hidden")  # attributes of modules that count channels or units
+
+
+def load(config: ConfigDict) -> Subject:
+    """The dense network of a config, with its images.
+
+    Raises:
+      ValueError: an unknown name; data or weights that are missing or do not fit.
+    """
+    checks.one_of("--config.network", config.network, ("digits", *PUBLISHED))
+    if config.network != "digits":
+        return _published(config)
+    module = models.CNN(tuple(config.widths), config.hidden)
+    images, test = data.digits("train"), first(data.digits("test"), config.examples)
+    eps = DIGITS_EPS if config.eps is None else config.eps
+    images = first(images, config.training)
+    subject = Subject("CNN", models.eval_apply(module), {}, test, eps, 16, images, module)
+    return subject._replace(variables=trained(subject, config))
+
+
+def _published(config: ConfigDict) -> Subject:
+    if config.data_dir is None:
+        raise ValueError(f"--config.network={config.network} needs --config.data_dir=DIR, a folder with CIFAR-10")
+    file = config.weights or os.path.join(config.data_dir, "weights", PUBLISHED[config.network])
+    loaded = load_weights(pathlib.Path(file))
+    test = data.load("cifar10", f"test[:{config.examples or 256}]", config.data_dir)
+    needed = max(config.calibration, config.training)
+    images = data.load("cifar10", f"train[:{needed}]", config.data_dir)
+    fitting(loaded, test, "cifar10")
+    eps = config.eps if config.eps is not None else default_eps(loaded.info, "cifar10")
+    name = pathlib.Path(file).stem
+    return Subject(name, loaded.apply, loaded.variables, test, eps, 255, images, loaded.module)
+
+
+def trained(subject: Subject, config: ConfigDict) -> Params:
+    """The module of `subject` after adversarial training, which whoever comes first does for a folder of results."""
+    assert subject.train is not None
+    what = [repr(subject.module), subject.train.name, len(subject.train.y), subject.eps, config.epochs, config.seed]
+    name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+    folder = pathlib.Path(config.out) / "networks" / name
+    with results.locked(pathlib.Path(config.out), f"train {name}", wait=True):
+        if (folder / "spec.json").exists():
+            return checkpoint.restore(folder)
+        start = initialized(subject.module, subject.train, config.seed)
+        forward = training_mode(subject.module) if "batch_stats" in start else None
+        options = {"train_apply": forward, "progress": False}
+        variables = adversarially_trained(
+            subject.apply_fn, start, subject.train, subject.eps, config.epochs, config.seed, **options
+        )
+        checkpoint.save(folder, variables)
+        return checkpoint.restore(folder)
+
+
+def narrower(subject: Subject, cost: Callable[[nn.Module], float], most: float) -> nn.Module:
+    """The widest copy of a network whose cost is at most `most`: all widths scaled alike, found by bisection.
+
+    Raises:
+      ValueError: even the narrowest costs more.
+    """
+    low, high, best = 0.0, 1.0, None
+    for _ in range(12):
+        middle = (low + high) / 2
+        module = scaled(subject.module, middle)
+        low, high, best = (middle, high, module) if cost(module) <= most else (low, middle, best)
+    if best is None:
+        raise ValueError(
+            f"no network narrow enough for {most:,.0f}; the narrowest costs {cost(scaled(subject.module, 0.0)):,.0f}"
+        )
+    return best
+
+
+def scaled(module: nn.Module, factor: float) -> nn.Module:
+    """A copy whose channels and hidden units are scaled; at least one of each is left."""
+    scale = lambda width: max(1, round(factor * width))  # noqa: E731
+    widths = {name: getattr(module, name) for name in WIDTHS if hasattr(module, name)}
+    new: dict[str, Any] = {
+        name: scale(w) if isinstance(w, int) else tuple(scale(x) for x in w) for name, w in widths.items()
+    }
+    return module.clone(**new)
+
+
+def shapes(module: nn.Module, subject: Subject) -> Params:
+    """Shapes of the variables of a module for the images of a subject."""
+    image = jax.ShapeDtypeStruct((1, *subject.test.x.shape[1:]), subject.test.x.dtype)
+    return jax.eval_shape(module.init, jax.random.key(0), image)

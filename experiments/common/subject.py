@@ -1,0 +1,148 @@
+"""The network that is compressed: trained adversarially here, or loaded with published weights."""
+
+import fractions
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import optax
+import safetensors
+
+import spartax as sx
+from spartax import attacks, data, models, train
+from spartax.records import ApplyFn, Params
+from spartax.train import TrainApply
+
+BATCH, LEARNING_RATE, ATTACK_STEPS = 64, 2e-3, 7
+
+
+class Subject(NamedTuple):
+    """A network and the images it is judged on.
+
+    Attributes:
+      name: of the network.
+      apply_fn: `apply_fn(variables, x) -> logits`.
+      variables: its weights.
+      test: images and labels.
+      eps: linf radius of the threat, in the pixel range [0, 1].
+      levels: steps of the stored images above black: 16 for digits, 255 for bytes.
+      train: images of calibration and training, where they were asked for.
+      module: the Flax module; None where it is not known.
+    """
+
+    name: str
+    apply_fn: ApplyFn
+    variables: Params
+    test: data.Dataset
+    eps: float
+    levels: int
+    train: data.Dataset | None = None
+    module: Any = None
+
+    @property
+    def train_apply(self) -> TrainApply | None:
+        """The network in training mode, where it has batch statistics."""
+        if self.module is None or "batch_stats" not in self.variables:
+            return None
+        return training_mode(self.module)
+
+
+def training_mode(module: Any) -> TrainApply:
+    """`(variables, x) -> (logits, updated statistics)`."""
+    return lambda variables, x: module.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+def first(dataset: data.Dataset, count: int | None) -> data.Dataset:
+    """The first images of a set."""
+    return dataset._replace(x=dataset.x[:count], y=dataset.y[:count])
+
+
+def adversarially_trained(
+    apply_fn: ApplyFn,
+    variables: Params,
+    images: data.Dataset,
+    eps: float,
+    epochs: int,
+    seed: int,
+    *,
+    train_apply: TrainApply | None = None,
+    rate: float = LEARNING_RATE,
+    keep: Callable[[str, Any], bool] | None = None,
+    progress: bool = True,
+) -> Params:
+    """PGD adversarial training with Adam and a cosine decay; compressed leaves keep their masks.
+
+    Args:
+      apply_fn: `(variables, x) -> logits`.
+      variables: where it starts.
+      images: what is trained on.
+      eps: linf radius of the attack in training.
+      epochs: passes over the images.
+      seed: of their order and of the attack.
+      train_apply: the network in training mode, where it has batch statistics.
+      rate: the highest learning rate.
+      keep: which arrays are trained; all when left out.
+      progress: whether a bar is shown.
+    """
+    size = min(BATCH, len(images.y))
+    steps = len(images.y) // size * epochs
+    tx = optax.adam(optax.schedules.cosine_decay_schedule(rate, steps))
+    step = train.make_step(train.pgd_at(attacks.pgd(eps, steps=ATTACK_STEPS)), tx, apply_fn, train_apply)
+    batches = data.batches(images, size, jax.random.key(seed, impl="rbg"), epochs=epochs, drop_last=True)
+    state, name = train.init_state(variables, tx, keep), f"adversarial training, linf eps {eps:.3g}"
+    state, _ = train.fit(step, state, batches, jax.random.key(seed), total=steps, name=name, progress=progress)
+    return state.variables
+
+
+def initialized(module: nn.Module, images: data.Dataset, seed: int) -> Params:
+    """Variables before training."""
+    key = jax.random.key(seed, impl="rbg")  # compiles in a third of the time of the default generator
+    return jax.jit(module.init)(key, images.x[:1])
+
+
+def load_weights(weights: pathlib.Path) -> models.Loaded:
+    """A published network.
+
+    Raises:
+      ValueError: no such file, or one that is not what it should be.
+    """
+    if not weights.is_file():
+        raise ValueError(f"--weights: no file {weights}")
+    try:
+        return models.load(weights)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"--weights {weights} is no safetensors file: {error}") from error
+
+
+def fitting(loaded: models.Loaded, test: data.Dataset, name: str) -> None:
+    """The images must be of the shape that the network reads."""
+    if loaded.info["input_shape"] != test.x.shape[1:]:
+        shapes = " but ".join(str(tuple(s)) for s in (loaded.info["input_shape"], test.x.shape[1:]))
+        raise ValueError(f"--weights and --data do not fit: the network reads {shapes} are the images of {name}")
+
+
+def default_eps(info: dict[str, Any], name: str) -> float:
+    """The radius a network was trained for, read off its file; else the usual one of the data set.
+
+    The file says so in `training`, as "adversarial, Linf 2/255"; a network trained for CIFAR-10 without a number gets
+    2/255, one that was not trained for robustness 8/255 on CIFAR-10 and 0.3 on MNIST.
+    """
+    training = info.get("training", "")
+    found = re.search(r"linf\s*([\d./]+)", training, re.IGNORECASE)
+    if found:
+        return float(fractions.Fraction(found.group(1)))
+    if name == "cifar10":
+        return 2 / 255 if "adversarial" in training else 8 / 255
+    return 0.3
+
+
+def tuned(subject: Subject, variables: Params, epochs: int, seed: int, rate: float) -> Params:
+    """A compressed network after adversarial fine-tuning; its tree keeps its structure."""
+    assert subject.train is not None
+    forward = None if subject.train_apply is None else sx.compressed(subject.train_apply)
+    apply = sx.compressed(subject.apply_fn)
+    options = {"train_apply": forward, "rate": rate, "progress": False}
+    return adversarially_trained(apply, variables, subject.train, subject.eps, epochs, seed, **options)

@@ -1,0 +1,129 @@
+"""`python -m experiments.run --config=FILE [--config.KEY=VALUE ...] [--quick]`: measure one network, append one line.
+
+The line goes to `results.jsonl` in the folder `--config.out`. A run that is there already is not measured again. Exit
+code 0: the line is there; 2: a wrong argument, named in one line; 75: another process is measuring this very run; 130:
+interrupted, nothing written.
+"""
+
+import argparse
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import jax
+
+import spartax as sx
+from experiments.common import configs, measuring, networks, results
+from experiments.common.configs import Config
+from experiments.common.subject import Subject, first, tuned
+from spartax import attacks, data, measure, train
+from spartax.arrays import dense
+from spartax.records import Attack, Params
+
+PROGRAM = "python -m experiments.run"
+BUSY = 75
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure what the command line says; returns the exit code."""
+    try:
+        return run(parse(arguments))
+    except ValueError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written, and the same command starts again", file=sys.stderr)
+        return 130
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """Read the command line and the config file.
+
+    Raises:
+      ValueError: what is wrong.
+    """
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
+    parser.add_argument("--config", required=True, metavar="FILE", help="a config file, such as those of a study")
+    parser.add_argument(
+        "--quick", action="store_true", help="few images, epochs and steps: seconds, to see that it runs"
+    )
+    given, others = parser.parse_known_args(arguments)
+    return configs.load(given.config, configs.parse_changes(others), quick=given.quick)
+
+
+def run(config: Config) -> int:
+    """Measure one network unless that is done or being done; gives the exit code."""
+    folder = pathlib.Path(config.values.out)
+    results.usable(folder)
+    what = f"{config.label}, seed {config.values.seed}"
+    with results.locked(folder, config.identity) as free:
+        if not free:
+            print(f"{what}: another process is measuring it")
+            return BUSY
+        if config.identity in results.finished(folder):
+            print(f"{what}: already in {folder / results.LINES}")
+            return 0
+        record = measured(config)
+        results.keep(folder, record)
+    attacked = "" if record.worst is None else f"worst {record.worst:.1%}  "
+    print(f"{what}: {record.bytes_disk:,} bytes  clean {record.clean:.1%}  {attacked}({record.seconds:.1f} s)")
+    return 0
+
+
+def measured(config: Config) -> measure.Record:
+    """Load, compress, refresh batch statistics, fine-tune, attack, time."""
+    start, values = time.perf_counter(), config.values
+    parent = networks.load(values)
+    replace = getattr(config.module, "network", None)
+    subject = parent if replace is None else replace(values, parent)
+    params = compressed(config, subject)
+    bench = measuring.bench(subject, judges(config, subject.eps), values.seed, None if replace is None else parent)
+    routes = (
+        {"dense parent": jax.tree_util.Partial(parent.apply_fn, parent.variables)}
+        if params is not parent.variables
+        else {}
+    )
+    pgd = {f * subject.eps: attacks.pgd(f * subject.eps, steps=values.pgd_steps) for f in values.curve}
+    about = {"method": config.label, "options": config.options, "role": values.role}
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "weights"
+        found = {"routes": routes, "curve": pgd, "timed": values.timed}
+        if values.autoattack:
+            found["ensemble"] = attacks.autoattack(subject.eps, verbose=False)
+        return measuring.record(bench, params, path, about, start=start, **found)
+
+
+def compressed(config: Config, subject: Subject) -> Params:
+    """The weights as they are judged."""
+    values, transforms = config.values, tuple(config.module.build(config.values))
+    if not transforms:
+        return subject.variables
+    assert subject.train is not None
+    images = first(subject.train, values.calibration)
+    batches = [(x, y) for x, y, _ in data.batches(images, min(measuring.BATCH, len(images.y)), drop_last=True)]
+    key = jax.random.key(values.seed)
+    given = {"batches": batches, "loss": attacks.losses.cross_entropy, "key": key}
+    params = sx.compress(subject.apply_fn, subject.variables, *transforms, **given).params
+    if subject.train_apply is not None:
+        plain = train.reestimate_batch_stats(subject.train_apply, jax.jit(dense)(params), batches)
+        params = {**params, "batch_stats": plain["batch_stats"]}
+    if values.tune_epochs:
+        params = tuned(subject, params, values.tune_epochs, values.seed, values.tune_rate)
+    return params
+
+
+def judges(config: Config, eps: float) -> dict[str, Attack]:
+    """FGSM, PGD along gradients, and Square, which needs none."""
+    values = config.values
+    pgd = attacks.pgd(eps, steps=values.pgd_steps, restarts=values.restarts)
+    return {
+        "FGSM": attacks.fgsm(eps),
+        f"PGD-{values.pgd_steps}x{values.restarts}": pgd,
+        f"Square-{values.queries}": attacks.square(eps, queries=values.queries),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

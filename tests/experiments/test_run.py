@@ -1,0 +1,302 @@
+"""The runner: config files, one line for one run, and what goes wrong for its users."""
+
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import spartax as sx
+from experiments import run
+from experiments.benchmark import smaller
+from experiments.common import configs, networks, results
+from experiments.common.subject import Subject, first
+from spartax import data, measure, models
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+STUDY = ROOT / "experiments" / "benchmark"
+DENSE, RANDOM, SMALLER = (str(STUDY / f"{name}.py") for name in ("dense", "random_pruning", "smaller"))
+TINY = ["--quick", "--config.examples=16", "--config.epochs=1", "--config.queries=5"]
+
+
+def fake(config):
+    """A record of this run, not measured."""
+    fields = dict.fromkeys(measure.Record._fields)
+    about = {"method": config.label, "options": config.options, "seed": config.values.seed, "seconds": 2.0}
+    return measure.Record(**fields | about | {"bytes_disk": 1000, "clean": 0.5})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Results of a dense and a pruned network."""
+    out = tmp_path_factory.mktemp("results")
+    for file in (DENSE, RANDOM):
+        assert run.main([f"--config={file}", f"--config.out={out}", *TINY]) == 0
+    return out
+
+
+def test_a_run_is_one_line_with_everything_measured(folder):
+    dense, pruned = measure.read(folder / "results.jsonl")
+    assert (dense.role, dense.method) == ("dense", "dense")
+    assert (pruned.role, pruned.method) == ("baseline", "random, 90%")
+    assert (pruned.options["sparsity"], pruned.options["examples"], pruned.options["method"]) == (0.9, 16, "random")
+    assert dense.model == pruned.model == "CNN"
+    assert pruned.bytes_disk < 0.3 * dense.bytes_disk
+    assert pruned.macs["nonzero"] < 0.5 * pruned.macs["run"] == 0.5 * dense.macs["run"]
+    shapes = jax.eval_shape(models.CNN((8,), 32).init, jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32))
+    counts = {path: w.size for path, w in sx.tree.weights(shapes).items() if w.ndim > 1}
+    removed = sum(zeros * counts[path] for path, zeros in pruned.sparsity.items())
+    assert removed == pytest.approx(0.9 * sum(counts.values()), abs=len(counts))
+    for record in (dense, pruned):
+        radii = list(record.curve.values())
+        assert [float(eps) for eps in record.curve] == [0.0, 0.1, 0.2]
+        assert radii == sorted(radii, reverse=True)
+        assert radii[:2] == [record.clean, record.worst]
+        assert record.worst <= min(record.robust.values())
+        assert 0 <= record.masking <= record.clean
+        assert record.latency is None  # --quick takes no times
+
+
+def test_a_run_that_is_there_is_not_measured_again(folder, monkeypatch, capsys):
+    before = (folder / "results.jsonl").read_bytes()
+    monkeypatch.setattr(run, "measured", None)
+    assert run.main([f"--config={RANDOM}", f"--config.out={folder}", *TINY]) == 0
+    assert "random, 90%, seed 0: already in" in capsys.readouterr().out
+    assert (folder / "results.jsonl").read_bytes() == before
+    monkeypatch.setattr(run, "measured", fake)
+    assert run.main([f"--config={RANDOM}", f"--config.out={folder}", *TINY, "--config.seed=1"]) == 0
+    assert [r.seed for r in measure.read(folder / "results.jsonl")] == [0, 0, 1]
+
+
+def test_the_trained_network_is_that_of_the_lines_and_is_trained_once(folder, monkeypatch):
+    monkeypatch.setattr(networks, "adversarially_trained", None)
+    config = configs.load(DENSE, [("out", str(folder)), *configs.parse_changes(TINY[1:])], quick=True)
+    subject = networks.load(config.values)
+    accuracy = measure.accuracy(subject.apply_fn, subject.variables, subject.test.x, subject.test.y)
+    assert accuracy == measure.read(folder / "results.jsonl")[0].clean
+
+
+def test_what_the_command_line_says_wins_over_quick_and_the_file():
+    config = configs.load(RANDOM, [("eps", "8/255"), ("curve", "(2, 3)"), ("sparsity", "1/2")], quick=True)
+    assert config.values.eps == 8 / 255
+    assert config.values.curve == (2, 3)
+    assert config.values.sparsity == 0.5
+    assert config.values.epochs == configs.QUICK["epochs"]
+    assert config.label == "random, 50%"
+    assert {"seed", "out", "data_dir", "weights"}.isdisjoint(config.options)
+    back = json.loads(json.dumps(config.options))
+    assert configs.identity(config.label, back, 0) == config.identity
+
+
+def missing_package(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("import torchattack\n")
+    return [f"--config={file}"], f"{file} imports 'torchattack', which is not installed"
+
+
+def broken_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def get_config(:\n")
+    return [f"--config={file}"], "cannot be imported: SyntaxError"
+
+
+def file_without_build(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def get_config():\n  pass\ndef label(config):\n  pass\n")
+    return [f"--config={file}"], "must define build"
+
+
+def no_weights(tmp_path):
+    weights = tmp_path / "w.safetensors"
+    return [
+        f"--config={DENSE}",
+        "--config.network=cnn_a",
+        f"--config.data_dir={tmp_path}",
+        f"--config.weights={weights}",
+    ], (f"--weights: no file {weights}")
+
+
+def foreign_lines(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.jsonl").write_text('{"flavor": 1}\n')
+    return [f"--config={DENSE}"], "line 1 has unknown or missing fields: broken_by"
+
+
+WRONG = [
+    missing_package,
+    broken_file,
+    file_without_build,
+    no_weights,
+    foreign_lines,
+    lambda _: ([f"--config={STUDY / 'denes.py'}"], f"no file {STUDY / 'denes.py'}; there are {DENSE}"),
+    lambda _: ([f"--config={DENSE}", "--config.sede=1"], "got 'sede'. Did you mean 'seed'?"),
+    lambda _: ([f"--config={DENSE}", "--config.seed=one"], "--config.seed must be a value of type int; got 'one'"),
+    lambda _: ([f"--config={DENSE}", "--config.network=vgg"], "--config.network must be one of 'digits'"),
+    lambda _: ([f"--config={DENSE}", "--config.network=resnet20"], "needs --config.data_dir=DIR"),
+    lambda _: ([f"--config={DENSE}", "--qick"], "unknown argument '--qick'"),
+    lambda _: ([f"--config={DENSE}", "--config.out=/dev/null/x"], "cannot be written to (Not a directory)"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(WRONG)))
+def test_what_is_wrong_is_said_in_one_line(case, tmp_path, capsys):
+    arguments, message = WRONG[case](tmp_path)
+    assert run.main([f"--config.out={tmp_path / 'out'}", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1, error
+
+
+def test_a_folder_without_the_data_set(tmp_path, shared_data, capsys):
+    weights = shared_data / "weights" / "cifar10_resnet20.safetensors"
+    arguments = [f"--config={DENSE}", "--config.network=resnet20", f"--config.data_dir={tmp_path}"]
+    assert run.main([*arguments, f"--config.weights={weights}", f"--config.out={tmp_path}"]) == 2
+    assert f"data_dir has no prepared 'cifar10': looked for {tmp_path}/cifar10" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not pathlib.Path("/sys/kernel").is_dir(), reason="needs a folder that nobody may write to")
+def test_a_read_only_folder_is_said_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(run, "measured", None)
+    for folder in ("/sys/kernel", "/sys/kernel/new"):
+        assert run.main([f"--config={DENSE}", f"--config.out={folder}"]) == 2
+        assert f"--config.out={folder} cannot be written to" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_loses_no_row(tmp_path, monkeypatch, capsys):
+    lines, spare = tmp_path / "out" / "results.jsonl", tmp_path / "spare"
+    spare.mkdir()
+    lines.parent.mkdir()
+    lines.symlink_to("/dev/full")
+    monkeypatch.setattr(results, "finished", lambda folder: {})  # /dev/full has no end to read to
+    monkeypatch.setattr(run, "measured", fake)
+    monkeypatch.setattr(results.tempfile, "tempdir", str(spare))
+    assert run.main([f"--config={DENSE}", f"--config.out={lines.parent}"]) == 2
+    error = capsys.readouterr().err
+    assert "took no line (No space left on device); it is kept in" in error
+    (kept,) = spare.glob("*.jsonl")
+    assert str(kept) in error
+    assert [r.method for r in measure.read(kept)] == ["dense"]
+    monkeypatch.setattr(results.tempfile, "NamedTemporaryFile", lambda *a, **k: open("/dev/full/none"))  # noqa: SIM115
+    assert run.main([f"--config={DENSE}", f"--config.out={lines.parent}"]) == 2
+    assert '"method": "dense"' in capsys.readouterr().err  # the line itself, where nothing can be written
+
+
+def test_a_line_that_fits_in_part_raises_and_counts_as_half_written(tmp_path):
+    file, record = tmp_path / "r.jsonl", fake(configs.load(DENSE))
+    measure.append(file, record)
+    size, limits = file.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            measure.append(file, record)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.stat().st_size == size + 10
+    assert len(measure.read(file)) == 1
+    measure.append(file, record)
+    with pytest.warns(UserWarning, match="line 2 is half-written"):
+        assert len(measure.read(file)) == 2
+
+
+def test_a_half_written_line_is_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "measured", fake)
+    arguments = [f"--config={DENSE}", f"--config.out={tmp_path}"]
+    assert run.main(arguments) == 0
+    lines = tmp_path / "results.jsonl"
+    lines.write_bytes(lines.read_bytes()[:-20])
+    assert run.main(arguments) == 0
+    with pytest.warns(UserWarning, match="half-written"):
+        assert len(measure.read(lines)) == 1
+
+
+def test_an_interrupt_writes_nothing(tmp_path, monkeypatch, capsys):
+    def stop(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "measured", stop)
+    assert run.main([f"--config={DENSE}", f"--config.out={tmp_path}"]) == 130
+    assert not (tmp_path / "results.jsonl").exists()
+    monkeypatch.setattr(run, "measured", fake)
+    assert run.main([f"--config={DENSE}", f"--config.out={tmp_path}"]) == 0  # the lock is gone
+
+
+HOLD = """
+import fcntl, hashlib, os, sys
+with open(sys.argv[1], "ab") as file:
+    at = int.from_bytes(hashlib.sha256(sys.argv[2].encode()).digest()[:6])
+    fcntl.lockf(file, fcntl.LOCK_EX, 1, at, os.SEEK_SET)
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_that_another_process_measures_is_left_to_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "measured", fake)
+    arguments = [f"--config={DENSE}", f"--config.out={tmp_path}"]
+    command = [sys.executable, "-c", HOLD, str(tmp_path / ".locks"), run.parse(arguments).identity]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert run.main(arguments) == run.BUSY
+        assert "dense, seed 0: another process is measuring it" in capsys.readouterr().out
+        assert run.main([*arguments, "--config.seed=1"]) == 0  # other runs go on
+        other.kill()
+    assert run.main(arguments) == 0  # a killed process holds nothing
+    assert [r.seed for r in measure.read(tmp_path / "results.jsonl")] == [1, 0]
+
+
+@pytest.mark.parametrize("equal", ["bytes", "macs"])
+def test_the_narrower_network_is_the_widest_that_costs_no_more(equal, monkeypatch):
+    """The cost of a CNN of widths (w, 2w, 4w) and 4w hidden units on 8x8 digits, by hand."""
+    module = models.CNN()
+    images = first(data.digits("test"), 4)
+    variables = jax.jit(module.init)(jax.random.key(0), images.x)
+    dense = Subject("CNN", models.eval_apply(module), variables, images, 0.1, 16, images, module)
+    monkeypatch.setattr(networks, "trained", lambda subject, config: {})
+    config = smaller.get_config()
+    config.update({"equal": equal, "sparsity": 0.8})
+    found = smaller.network(config, dense).module
+
+    def cost(a, b, c, h):
+        kernels, biases = [9 * a, 9 * a * b, 9 * b * c, 4 * c * h, 10 * h], a + b + c + h + 10
+        sites = [64, 16, 4, 1, 1]
+        return 4 * (sum(kernels) + biases) if equal == "bytes" else np.dot(kernels, sites)
+
+    kernels, biases = 9 * 16 + 9 * 16 * 32 + 9 * 32 * 64 + 256 * 64 + 640, 186
+    if equal == "bytes":
+        most = 4 * 0.2 * kernels + kernels / 8 + 4 * biases  # values, one bit for every weight, biases
+    else:
+        most = measure.macs(dense.apply_fn, smaller_pruned(dense), images.x).nonzero
+    widest = max(
+        (tuple(max(1, round(f * w)) for w in (16, 32, 64, 64)) for f in np.linspace(0, 1, 4001)),
+        key=lambda widths: (cost(*widths) <= most) * cost(*widths),
+    )
+    assert (*found.widths, found.hidden) == widest
+
+
+def smaller_pruned(dense):
+    from spartax import prune
+
+    pruning = prune.prune(prune.magnitude(), 0.8, prune.pooled())
+    return sx.compress(dense.apply_fn, dense.variables, pruning, batches=[dense.test.x[:1]]).params
+
+
+@pytest.mark.parametrize("file", sorted(STUDY.glob("*.py")), ids=lambda file: file.stem)
+def test_config_files_say_what_they_are_for(file):
+    if file.stem in ("__init__", "sweep"):
+        return
+    header = configs.load_module(str(file), ("get_config", "label", "build")).__doc__
+    for part in (
+        "Question: ",
+        "Paper: ",
+        "Command: python -m experiments.run --config=experiments/",
+        "Time: ",
+        "Expected: ",
+    ):
+        assert f"\n{part}" in f"\n{header}", part
+    command = header.split("Command: python -m experiments.run ")[1].split("\n")[0]
+    assert run.parse([a.replace("=experiments/", f"={ROOT}/experiments/") for a in command.split()]).label
