@@ -73,6 +73,16 @@ def of_quantized(leaf):
     return dataclasses.replace(leaf, values=values)
 
 
+def fake(shape, per=None):
+    """4-bit steps of a learnt scale, some entries beyond the last code."""
+    scale = jnp.abs(normal(*(per or (1,) * len(shape)), seed=3)) * 0.1 + 0.2
+    return sx.arrays.FakeQuantized(normal(*shape), sx.arrays.LearntStep(scale, 4))
+
+
+def fake_inputs(weight, quantizer=None):
+    return sx.arrays.FakeInputs(weight, quantizer or sx.arrays.LearntStep(jnp.float32(0.3), 4, jnp.array(False)))
+
+
 def convolutional(shape):
     """Leaves that only convolution kernels have."""
     height, width, inputs, outputs = shape
@@ -113,6 +123,10 @@ def examples(shape):
         "Sum": sx.Sum((quantized(shape, 4, grouped), low)),
         "BlockDiagonal": sx.BlockDiagonal(normal(*grouped, seed=6), 2),
         **(convolutional(shape) if len(shape) == 4 else {}),
+        "FakeQuantized": fake(shape),
+        "FakeQuantized per channel": fake(shape, (*(1,) * (len(shape) - 1), shape[-1])),
+        "FakeInputs of FakeQuantized": fake_inputs(fake(shape)),
+        "FakeInputs clipped": fake_inputs(normal(*shape), sx.arrays.LearntClip(jnp.float32(1.5), 4)),
         "Thresholded": sx.Thresholded(normal(*shape), jnp.float32(1.02), -1, 2),
         "TopOfGroups": sx.TopOfGroups(normal(*shape), 1, 2, -2),
         "Packed": packed.pack_codes(codes_of(shape, 4), 4, -8),

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.core
 CASES = [(name, shape) for shape in (leaves.DENSE, leaves.CONV) for name in leaves.examples(shape)]
 # Swapping input and output, moving the output in front, permuting the spatial axes, and one that mixes them all.
 PERMUTATIONS = {2: [(1, 0)], 4: [(3, 2, 0, 1), (1, 0, 2, 3), (0, 3, 1, 2)]}
+ROUNDS_ACTIVATIONS = ("FakeInputs",)  # their product is not that of x; their own tests say what it is
 FLOAT = [(n, s) for n, s in CASES if n not in ("Packed", "Permuted")]
 
 
@@ -107,7 +108,7 @@ def test_cast(name, shape):
         np.testing.assert_allclose(np.asarray(sx.dense(half), np.float32), whole, atol=0.01 * np.abs(whole).max())
 
 
-@pytest.mark.parametrize("name", [n for n, s in FLOAT if s == leaves.DENSE])
+@pytest.mark.parametrize("name", [n for n, s in FLOAT if s == leaves.DENSE and not n.startswith(ROUNDS_ACTIVATIONS)])
 def test_matmul_and_its_gradients(name):
     leaf, x = leaves.examples(leaves.DENSE)[name], leaves.normal(5, 2, leaves.DENSE[0], seed=9)
     np.testing.assert_allclose(sx.matmul(leaf, x), x @ sx.dense(leaf), rtol=1e-4, atol=1e-4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import spartax as sx
-from spartax import lowrank, prune, quantize, tree
+from spartax import arrays, lowrank, prune, quantize, tree
 from spartax.compress import chain
 from spartax.records import Objective, Transform
 from tests import plugs
@@ -27,6 +27,8 @@ JOINS = {
     "swap": lambda: prune.swap(0.75),
     "factorize": lambda: lowrank.factorize(lowrank.svd(), lowrank.fixed(4)),
     "quantize": lambda: quantize.quantize(quantize.integer(4, group=4)),
+    "lsq": lambda: quantize.lsq(3, activations=4),
+    "pact": lambda: quantize.pact(4),
     "compensate": lambda: chain(
         quantize.quantize(quantize.integer(3)), lowrank.compensate(lowrank.svd(), lowrank.fixed(2))
     ),
@@ -59,7 +61,10 @@ PARAMS = {"layer": dict(WEIGHTS), "bias": jnp.arange(3.0), "step": jnp.arange(4)
 GIVEN = plugs.evidence(WEIGHTS)._replace(
     layouts={f"layer/{p}": plugs.LAYOUTS[p] for p in WEIGHTS},
     originals={f"layer/{p}": w for p, w in WEIGHTS.items()},
-    grads={f"layer/{p}": plugs.statistics()["grads"][p] for p in WEIGHTS},
+    **{
+        field: {f"layer/{p}": plugs.statistics()[field][p] for p in WEIGHTS}
+        for field in ("grads", "magnitudes", "means")
+    },
     objective=Objective(lambda w, x: plugs.network(named(w), x), (plugs.batch(),), plugs.cross_entropy),
 )
 
@@ -106,6 +111,7 @@ def test_only_the_selection_is_touched(name, transform):
     jax.tree.map(np.testing.assert_array_equal, PARAMS, before)
     for path, w in tree.pick(params, GIVEN.layouts).items():
         known = sx.Masked | sx.Scored | sx.LowRank | sx.Quantized | sx.Sum | sx.TopOfGroups | sx.Thresholded
+        known |= arrays.FakeQuantized | arrays.FakeInputs
         assert isinstance(w, known) or name in STAYS_DENSE
         assert w.shape == GIVEN.originals[path].shape
         assert w.dtype == jnp.float32

@@ -3,6 +3,10 @@
 from spartax.arrays.bitmask import Bitmask
 from spartax.arrays.block_diagonal import BlockDiagonal
 from spartax.arrays.block_sparse import BlockSparse, block_sparse
+from spartax.arrays.fake_inputs import FakeInputs
+from spartax.arrays.fake_quantized import FakeQuantized
+from spartax.arrays.learnt_clip import LearntClip
+from spartax.arrays.learnt_step import LearntStep
 from spartax.arrays.lowrank import LowRank
 from spartax.arrays.masked import Masked
 from spartax.arrays.nm_sparse import NMSparse, nm_sparse
@@ -23,7 +27,11 @@ __all__ = [
     "BlockDiagonal",
     "BlockSparse",
     "Depthwise",
+    "FakeInputs",
+    "FakeQuantized",
     "Leaf",
+    "LearntClip",
+    "LearntStep",
     "LowRank",
     "Masked",
     "NMSparse",

@@ -5,9 +5,11 @@ Every file in `grids/`, `calibrations/` and `roundings/` is offered here under i
 
 from spartax import catalog
 from spartax.quantize import calibrations, grids, roundings
+from spartax.quantize.lsq import lsq
+from spartax.quantize.pact import pact
 from spartax.quantize.quantize import quantize
 from spartax.quantize.records import Grid
 
-__all__ = ["Grid", "calibrations", "grids", "quantize", "roundings"]
+__all__ = ["Grid", "calibrations", "grids", "lsq", "pact", "quantize", "roundings"]
 
 __getattr__, __dir__ = catalog.exports(__name__, grids, calibrations, roundings)

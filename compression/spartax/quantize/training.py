@@ -1,0 +1,87 @@
+"""What the methods that quantize inside training share: putting leaves around weights, and finding them again."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from spartax import tree
+from spartax.arrays import FakeInputs, FakeQuantized, dense
+from spartax.arrays.verbs import map_arrays
+from spartax.quantize.parts import parts
+from spartax.records import Array, Evidence, Layout, Params, Path
+
+Make = Callable[[Array, Layout], Any]  # (float array, its layout) -> its quantizer
+
+
+def fake_weights(params: Params, evidence: Evidence, make: Make) -> Params:
+    """The params whose selected weights, or the float arrays inside of them, are `FakeQuantized`."""
+    return tree.replace(
+        params, {p: _fake(p, w, evidence, make) for p, w in tree.pick(params, evidence.layouts).items()}
+    )
+
+
+def _fake(path: Path, weight: Any, evidence: Evidence, make: Make) -> Any:
+    try:
+        layouts = iter([layout for _, layout in parts(weight, evidence.layouts[path])])
+        return map_arrays(weight, lambda x: FakeQuantized(x, make(x, next(layouts))))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def fake_inputs(params: Params, evidence: Evidence, make: Callable[[tuple[int, ...]], Any]) -> Params:
+    """The params whose selected weights round their activations; `make` gets the shape `[*stack]` of a quantizer."""
+    weights = tree.pick(params, evidence.layouts)
+    stacks = {p: tuple(w.shape[a] for a in evidence.layouts[p].stack) for p, w in weights.items()}
+    return tree.replace(params, {p: FakeInputs(w, make(stacks[p])) for p, w in weights.items()})
+
+
+def shared_shape(shape: tuple[int, ...], layout: Layout, channel: bool = False) -> tuple[int, ...]:
+    """Shape of a parameter of which each layer of a stack, and each output if `channel`, has its own."""
+    own = {*layout.stack, *(layout.outputs if channel else ())}
+    return tuple(n if axis in own else 1 for axis, n in enumerate(shape))
+
+
+def mean_size(weight: Array, shape: tuple[int, ...]) -> Array:
+    """`E|w|` over the entries that share a parameter of this shape, float32."""
+    axes = tuple(a for a, n in enumerate(shape) if n == 1)
+    return jnp.mean(jnp.abs(weight.astype(jnp.float32)), axes, keepdims=True)
+
+
+def found(path: Path, weight: Any, kind: type, quantizer: type) -> list[Any]:
+    """The leaves of this kind with such a quantizer in a weight, which a later transform may have wrapped.
+
+    Raises:
+      ValueError: there are none.
+    """
+    mine = _is(kind, quantizer)
+    leaves = [x for x in jax.tree.leaves(weight, is_leaf=mine) if mine(x)]
+    if not leaves:
+        raise ValueError(f"{path} holds no {quantizer.__name__}; call init of this transform first.")
+    return leaves
+
+
+def exchanged(weight: Any, kind: type, quantizer: type, new: Callable[[Any], Any]) -> Any:
+    """The weight with `new(quantizer)` in place of each quantizer that `found` would find."""
+    mine = _is(kind, quantizer)
+    put = lambda x: dataclasses.replace(x, quantizer=new(x.quantizer)) if mine(x) else x  # noqa: E731
+    return jax.tree.map(put, weight, is_leaf=mine)
+
+
+def _is(kind: type, quantizer: type) -> Callable[[Any], bool]:
+    return lambda x: isinstance(x, kind) and isinstance(x.quantizer, quantizer)
+
+
+def relative_error(leaves: list[FakeQuantized]) -> float:
+    """`|dense - weight| / |weight|`, Frobenius norms over all arrays together."""
+    error, size = (math.fsum(float(x) for x in column) for column in zip(*map(_squares, leaves)))
+    return math.sqrt(error / max(size, 1e-38))
+
+
+@jax.jit
+def _squares(leaf: FakeQuantized) -> tuple[Array, Array]:
+    weight = leaf.weight.astype(jnp.float32)
+    return jnp.sum((dense(leaf).astype(jnp.float32) - weight) ** 2), jnp.sum(weight**2)
