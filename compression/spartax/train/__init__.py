@@ -10,6 +10,7 @@ from spartax.train.logs import Log, json_lines, tensorboard
 from spartax.train.lottery import Ticket, lottery
 from spartax.train.mixed_precision import mixed_precision
 from spartax.train.network import Loss, Network, TrainApply
+from spartax.train.overfitting import Overfitting, overfitting
 from spartax.train.pull_removed import pull_removed
 from spartax.train.refresh import Method, Refresh, begin, make_refresh, restart_moments
 from spartax.train.step import State, init_state, make_step
@@ -24,6 +25,7 @@ __all__ = [
     "Method",
     "Network",
     "NotFiniteError",
+    "Overfitting",
     "Refresh",
     "State",
     "Ticket",
@@ -41,6 +43,7 @@ __all__ = [
     "make_refresh",
     "make_step",
     "mixed_precision",
+    "overfitting",
     "pull_removed",
     "reestimate_batch_stats",
     "restart_moments",
