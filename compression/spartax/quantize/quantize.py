@@ -66,7 +66,7 @@ def quantize(grid: Grid, calibration: Calibration | None = None, rounding: Round
         new, info = {}, {}
         for path, weight in tree.pick(params, state).items():
             inner = [layout for x, layout in parts(weight, evidence.layouts[path]) if is_quantized(x)]
-            own = [Part(path, layout, evidence) for layout in inner]
+            own = [Part(path, layout, evidence, index=i) for i, layout in enumerate(inner)]
             new[path], info[path] = _refill(weight, list(zip(state[path], own)), grid, encode)
         return tree.replace(params, new), state, info
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from spartax.arrays import quantized
 from spartax.kernels import levels as number_formats
-from spartax.quantize.records import Check, Grid, Scales
+from spartax.quantize.records import Grid, Scales
 from spartax.records import Array
 
 
@@ -25,16 +25,18 @@ def block_range(weight: Array, kept: Array | None, grid: Grid, scale_shape: tupl
     return jnp.where(low <= high, low, 0), jnp.where(low <= high, high, 0)
 
 
-def free(name: str) -> Check:
+def refuse_fixed_step(name: str, grid: Grid) -> None:
     """The check of a calibration that chooses scales: a grid with a step of its own has none to choose."""
+    if grid.step is not None:
+        raise ValueError(
+            f"calibration must be absmax(), or left out, for a grid of fixed step (fixed_point); got {name}."
+        )
 
-    def check(grid: Grid) -> None:
-        if grid.step is not None:
-            raise ValueError(
-                f"calibration must be absmax(), or be left out, for a grid of fixed step (fixed_point); got {name}."
-            )
 
-    return check
+def refuse_binary(name: str, grid: Grid) -> None:
+    """The check of a calibration that reaches for large entries: with one magnitude that is worse than all zeros."""
+    if grid.levels == "binary":
+        raise ValueError(f"calibration must be least_squares(), mse() or left out for binary(); got {name}.")
 
 
 def from_range(low: Array, high: Array, grid: Grid) -> Scales:

@@ -87,12 +87,14 @@ class Part(NamedTuple):
       evidence: of the whole run.
       kept: bool mask of the entries that count, of the shape of the array, where a mask lies around it (the array is
         zero elsewhere); None if all do.
+      index: which of the arrays inside the weight this is.
     """
 
     path: Path
     layout: Layout
     evidence: Evidence
     kept: Array | None = None
+    index: int = 0
 
 
 class Scales(NamedTuple):

@@ -2,7 +2,7 @@
 
 import jax
 
-from spartax.quantize.ranges import block_range, from_range
+from spartax.quantize.ranges import block_range, from_range, refuse_binary
 from spartax.quantize.records import Calibration, Grid, Part, Scales
 from spartax.records import Array
 
@@ -17,14 +17,13 @@ def absmax() -> Calibration:
     nearest on integers, no entry is off by more than `scale / 2`.
 
     Raises:
-      ValueError: at use, the grid `binary`, whose one level is no reach: it would be worse than all zeros.
+      ValueError: the grid `binary`, which has one magnitude: reaching the largest entry is worse than all zeros.
     """
     return Calibration(frozenset(), _fit, _check)
 
 
 def _check(grid: Grid) -> None:
-    if grid.levels == "binary":
-        raise ValueError("calibration must be least_squares() or mse(), or be left out, for binary(); got absmax().")
+    refuse_binary("absmax()", grid)
 
 
 def _fit(weight: Array, grid: Grid, part: Part) -> Scales:

@@ -13,7 +13,7 @@ from spartax.kernels import levels as number_formats
 from spartax.quantize.calibrations.mse import cut
 from spartax.quantize.codes import encode
 from spartax.quantize.errors import block_errors
-from spartax.quantize.ranges import free, over_blocks, stored_scale, stored_zero
+from spartax.quantize.ranges import over_blocks, refuse_fixed_step, stored_scale, stored_zero
 from spartax.quantize.records import Calibration, Grid, Part, Scales
 from spartax.records import Array
 
@@ -32,7 +32,13 @@ def least_squares(steps: int = 20) -> Calibration:
       ValueError: a bad value; a grid whose step is fixed.
     """
     checks.positive_int("steps", steps)
-    return Calibration(frozenset(), functools.partial(_fit, steps), free("least_squares()"))
+    return Calibration(
+        frozenset(), functools.partial(_fit, steps), functools.partial(refuse_fixed_step, "least_squares()")
+    )
+
+
+def _check(grid: Grid) -> None:
+    refuse_fixed_step("least_squares()", grid)
 
 
 def _fit(steps: int, weight: Array, grid: Grid, part: Part) -> Scales:

@@ -8,7 +8,7 @@ from jax import lax
 
 from spartax import checks
 from spartax.quantize.errors import block_errors
-from spartax.quantize.ranges import block_range, free, from_range
+from spartax.quantize.ranges import block_range, from_range, refuse_fixed_step
 from spartax.quantize.records import Calibration, Grid, Part, Scales
 from spartax.records import Array
 
@@ -29,7 +29,13 @@ def mse(power: float = 2.0, shares: int = 80) -> Calibration:
     checks.in_range("power", power, 0.1, 16.0)
     checks.positive_int("shares", shares)
     checks.in_range("shares", shares, 1, 100)
-    return Calibration(frozenset(), functools.partial(_fit, float(power), shares), free("mse()"))
+    return Calibration(
+        frozenset(), functools.partial(_fit, float(power), shares), functools.partial(refuse_fixed_step, "mse()")
+    )
+
+
+def _check(grid: Grid) -> None:
+    refuse_fixed_step("mse()", grid)
 
 
 def _fit(power: float, shares: int, weight: Array, grid: Grid, part: Part) -> Scales:
