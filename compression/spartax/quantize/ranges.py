@@ -28,9 +28,7 @@ def block_range(weight: Array, kept: Array | None, grid: Grid, scale_shape: tupl
 def refuse_fixed_step(name: str, grid: Grid) -> None:
     """The check of a calibration that chooses scales: a grid with a step of its own has none to choose."""
     if grid.step is not None:
-        raise ValueError(
-            f"calibration must be absmax(), or left out, for a grid of fixed step (fixed_point); got {name}."
-        )
+        raise ValueError(f"calibration must be absmax() or left out for fixed_point(), which has its step; got {name}.")
 
 
 def refuse_binary(name: str, grid: Grid) -> None:

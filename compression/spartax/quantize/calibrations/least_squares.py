@@ -32,9 +32,7 @@ def least_squares(steps: int = 20) -> Calibration:
       ValueError: a bad value; a grid whose step is fixed.
     """
     checks.positive_int("steps", steps)
-    return Calibration(
-        frozenset(), functools.partial(_fit, steps), functools.partial(refuse_fixed_step, "least_squares()")
-    )
+    return Calibration(frozenset(), functools.partial(_fit, steps), _check)
 
 
 def _check(grid: Grid) -> None:

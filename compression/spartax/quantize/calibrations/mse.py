@@ -29,9 +29,7 @@ def mse(power: float = 2.0, shares: int = 80) -> Calibration:
     checks.in_range("power", power, 0.1, 16.0)
     checks.positive_int("shares", shares)
     checks.in_range("shares", shares, 1, 100)
-    return Calibration(
-        frozenset(), functools.partial(_fit, float(power), shares), functools.partial(refuse_fixed_step, "mse()")
-    )
+    return Calibration(frozenset(), functools.partial(_fit, float(power), shares), _check)
 
 
 def _check(grid: Grid) -> None:
