@@ -125,6 +125,9 @@ def examples(shape):
         **(convolutional(shape) if len(shape) == 4 else {}),
         "FakeQuantized": fake(shape),
         "FakeQuantized per channel": fake(shape, (*(1,) * (len(shape) - 1), shape[-1])),
+        "FakeQuantized sign": sx.arrays.FakeQuantized(
+            normal(*shape), sx.arrays.Sign(jnp.full((1,) * len(shape), 2 * 2**16), scaled=True)
+        ),
         "FakeInputs of FakeQuantized": fake_inputs(fake(shape)),
         "FakeInputs clipped": fake_inputs(normal(*shape), sx.arrays.LearntClip(jnp.float32(1.5), 4)),
         "Thresholded": sx.Thresholded(normal(*shape), jnp.float32(1.02), -1, 2),

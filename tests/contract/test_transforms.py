@@ -29,6 +29,7 @@ JOINS = {
     "quantize": lambda: quantize.quantize(quantize.integer(4, group=4)),
     "lsq": lambda: quantize.lsq(3, activations=4),
     "pact": lambda: quantize.pact(4),
+    "reste": lambda: quantize.reste(100, activations=True),
     "compensate": lambda: chain(
         quantize.quantize(quantize.integer(3)), lowrank.compensate(lowrank.svd(), lowrank.fixed(2))
     ),

@@ -71,3 +71,38 @@ def test_lsq_at_2_bits_is_better_than_rounding_to_nearest():
         kernel = state.variables["params"][name]["kernel"]
         assert len(np.unique(sx.dense(kernel))) <= 4
         np.testing.assert_array_equal(sx.dense(packed["params"][name]["kernel"]), sx.dense(kernel))
+
+
+def test_a_binary_network_learns_while_o_rises():
+    """Binary weights in both layers; o has six values in the run, and the step is compiled once."""
+    x, module, traces = images("train")[0], models.MLP((64,)), []
+    transform = quantize.reste(60, every=10)
+    apply = sx.compressed(lambda variables, x: traces.append(1) or module.apply(variables, x))
+    variables, method = train.begin(transform, apply, jax.jit(module.init)(KEY, x[:1]), x[:8], KEY)
+    before = len(traces)
+    tx = optax.adam(optax.cosine_decay_schedule(0.02, 60))
+    state, losses = run(variables, tx, 60, transform, apply, method)
+    assert len(traces) - before == 1
+    assert 2.3 < state.method.info["params/linear1/kernel"]["o"] < 3
+    packed = sx.pack(state.variables)
+    assert losses[-1] < 0.2 * losses[0]
+    assert accuracy(apply, packed) > 0.8
+    assert sx.nbytes(packed["params"]["linear1"]["kernel"]) == 64 * 64 // 8 + 4
+
+
+def test_a_binary_xor():
+    """Weights and activations of one bit: no straight line tells the classes apart."""
+    x = jnp.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    y = jnp.array([0, 1, 1, 0])
+    rng = np.random.default_rng(1)
+    params = {"first": jnp.asarray(rng.normal(size=(2, 16)), jnp.float32), "shift": jnp.asarray(rng.normal(size=16))}
+    params |= {"second": jnp.asarray(rng.normal(size=(16, 2)), jnp.float32)}
+    apply = sx.compressed(lambda p, x: ((2 * x - 1) @ p["first"] + p["shift"]) @ p["second"])
+    transform, tx = quantize.reste(100, every=50, activations=True), optax.adam(0.03)
+    variables, method = train.begin(transform, apply, params, x, KEY)
+    step = train.make_step(train.clean(), tx, apply)
+    refresh = train.make_refresh(transform, train.clean(), tx, apply)
+    state = train.init_state(variables, tx, method=method)
+    state, _ = train.fit(step, state, [(x, y)] * 100, KEY, refresh=refresh, progress=False)
+    np.testing.assert_array_equal(jnp.argmax(apply(state.variables, x), -1), y)
+    np.testing.assert_array_equal(jnp.argmax(apply(sx.pack(state.variables), x), -1), y)

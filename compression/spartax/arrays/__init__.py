@@ -15,6 +15,7 @@ from spartax.arrays.permuted import Permuted
 from spartax.arrays.quantized import Quantized
 from spartax.arrays.scored import Scored
 from spartax.arrays.separable import Depthwise, Separable
+from spartax.arrays.sign import Sign
 from spartax.arrays.sum import Sum
 from spartax.arrays.thresholded import Thresholded
 from spartax.arrays.top_of_groups import TopOfGroups
@@ -41,6 +42,7 @@ __all__ = [
     "Quantized",
     "Scored",
     "Separable",
+    "Sign",
     "Sum",
     "Thresholded",
     "TopOfGroups",

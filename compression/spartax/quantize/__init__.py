@@ -9,7 +9,19 @@ from spartax.quantize.lsq import lsq
 from spartax.quantize.pact import pact
 from spartax.quantize.quantize import quantize
 from spartax.quantize.records import Grid
+from spartax.quantize.reste import estimating_error, gradient_stability, reste
 
-__all__ = ["Grid", "calibrations", "grids", "lsq", "pact", "quantize", "roundings"]
+__all__ = [
+    "Grid",
+    "calibrations",
+    "estimating_error",
+    "gradient_stability",
+    "grids",
+    "lsq",
+    "pact",
+    "quantize",
+    "reste",
+    "roundings",
+]
 
 __getattr__, __dir__ = catalog.exports(__name__, grids, calibrations, roundings)
