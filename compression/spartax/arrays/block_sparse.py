@@ -122,10 +122,6 @@ def _structure(leaf: BlockSparse) -> Structure:
     return Structure(leaf.rows, leaf.counts)
 
 
-def _structure(leaf: BlockSparse) -> Structure:
-    return Structure(leaf.rows, leaf.counts)
-
-
 @verbs.dense.register
 def _(leaf: BlockSparse) -> Array:
     def one(values: Array, structure: Structure) -> Array:
@@ -142,7 +138,7 @@ def _(leaf: BlockSparse) -> BlockSparse:
     return dataclasses.replace(leaf, values=verbs.pack(leaf.values)) if verbs.is_leaf(leaf.values) else leaf
 
 
-def _case(leaf: BlockSparse, use: Use) -> choice.Case | None:
+def case_of(leaf: BlockSparse, use: Use) -> choice.Case | None:
     """What the choice of a path depends on, or None for a use that is no product with the matrix."""
     side = matrix_view.side(leaf.view, use, len(leaf.stack))
     if side is None:
@@ -155,7 +151,7 @@ def _case(leaf: BlockSparse, use: Use) -> choice.Case | None:
 
 @verbs.plan.register
 def _(leaf: BlockSparse, use: Use) -> verbs.Plan:
-    case = _case(leaf, use)
+    case = case_of(leaf, use)
     if case is None:
         return verbs.Plan(None, "BlockSparse: the contracted axes are not one side of its matrix", use.macs)
     chosen = choice.choose(case)
@@ -166,7 +162,7 @@ def _(leaf: BlockSparse, use: Use) -> verbs.Plan:
 
 @verbs.contract.register
 def _(leaf: BlockSparse, use: Use, x: Array) -> Array:
-    case = _case(leaf, use)
+    case = case_of(leaf, use)
     path = (choice.choose(case).path if case else None) or "xla"
     forward = matrix_view.side(leaf.view, use, len(leaf.stack)) == "inputs"
     flat = lambda v, ndim: v.reshape(-1, *v.shape[v.ndim - ndim :])  # noqa: E731

@@ -67,7 +67,7 @@ def _(leaf: LowRank) -> LowRank:
     return dataclasses.replace(leaf, left=verbs.pack(leaf.left), right=verbs.pack(leaf.right))
 
 
-def _first_factor(leaf: LowRank, use: Use) -> str | None:
+def first_factor(leaf: LowRank, use: Use) -> str | None:
     """Which factor meets the activation first: the one that holds all contracted axes, and no other axis."""
     split = leaf.ndim - leaf.columns
     rows, columns = set(range(leaf.stack, split)), set(range(split, leaf.ndim))
@@ -81,7 +81,7 @@ def _first_factor(leaf: LowRank, use: Use) -> str | None:
 
 @verbs.plan.register
 def _(leaf: LowRank, use: Use) -> verbs.Plan:
-    if _first_factor(leaf, use) is None:
+    if first_factor(leaf, use) is None:
         return verbs.Plan(None, "LowRank: the contracted axes are not those of one factor", use.macs)
     outputs = math.prod(use.weight.shape[a] for a in use.layout.outputs)
     thin = use.macs // max(outputs, 1) * leaf.rank + use.trips * math.prod(use.out.shape) * leaf.rank
@@ -94,7 +94,7 @@ def _(leaf: LowRank, use: Use) -> verbs.Plan:
 
 @verbs.contract.register
 def _(leaf: LowRank, use: Use, x: Array) -> Array:
-    order = (leaf.left, leaf.right) if _first_factor(leaf, use) == "left" else (leaf.right, leaf.left)
+    order = (leaf.left, leaf.right) if first_factor(leaf, use) == "left" else (leaf.right, leaf.left)
     first, second = (verbs.dense(f) for f in order)
     if use.op == "conv_general_dilated":
         return _convolve(first, second, order[0] is leaf.left, use, x)

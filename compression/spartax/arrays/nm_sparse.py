@@ -12,6 +12,7 @@ from spartax.arrays import matrix_view, packed, verbs
 from spartax.arrays.matrix_view import MatrixView
 from spartax.arrays.permuted import Permuted
 from spartax.arrays.use import Use
+from spartax.kernels import paths
 from spartax.kernels.bits import cell
 from spartax.kernels.nm_matmul import choice, form, nm_matmul
 from spartax.records import Array
@@ -130,7 +131,8 @@ def _(leaf: NMSparse) -> NMSparse:
     return dataclasses.replace(leaf, values=verbs.pack(leaf.values)) if verbs.is_leaf(leaf.values) else leaf
 
 
-def _choice(leaf: NMSparse, use: Use) -> Any:
+def choose_path(leaf: NMSparse, use: Use) -> paths.Choice:
+    """The path of the product."""
     n, groups, columns = leaf.values.shape[-3:]
     return choice.choose(choice.Case(n, leaf.m, groups, columns, use.x.dtype))
 
@@ -139,7 +141,7 @@ def _choice(leaf: NMSparse, use: Use) -> Any:
 def _(leaf: NMSparse, use: Use) -> verbs.Plan:
     if matrix_view.side(leaf.view, use, len(leaf.stack)) != "inputs":
         return verbs.Plan(None, "NMSparse: the contracted axes are not the inputs of its matrix", use.macs)
-    chosen = _choice(leaf, use)
+    chosen = choose_path(leaf, use)
     if chosen.path is None:
         return verbs.Plan(None, f"NMSparse: {chosen.why}", use.macs)
     return verbs.Plan(f"{leaf.n}:{leaf.m} matmul, {chosen.path}", f"{chosen.why}; expanded in the kernel", use.macs)
@@ -147,7 +149,7 @@ def _(leaf: NMSparse, use: Use) -> verbs.Plan:
 
 @verbs.contract.register
 def _(leaf: NMSparse, use: Use, x: Array) -> Array:
-    path = _choice(leaf, use).path or "xla"
+    path = choose_path(leaf, use).path or "xla"
     values, data = verbs.dense(leaf.values), leaf.places.data
     values, data = (v.reshape(-1, *v.shape[len(leaf.stack) :]) for v in (values, data))
 

@@ -124,15 +124,20 @@ def choose(leaf: Any, found: Rows, use: Use) -> paths.Choice:
 def multiply(leaf: Any, found: Rows, use: Use, x: Array) -> Array:
     """The result of the use."""
     path = choose(leaf, found, use).path or "reference"
-    data, scale = found.flat(found.data), _every_output(leaf.scale, leaf, found)
-    zero = None if leaf.zero is None else _every_output(leaf.zero, leaf, found)
+    data, scale, zero = matrices(leaf, found)
 
     def product(layer: int, rows: Array) -> Array:
         own = (data[layer], scale[layer], None if zero is None else zero[layer])
         return quantized_matmul.quantized_matmul(rows, *own, found.form, path=path, int8=leaf.activations == "int8")
 
-    with _precision(use):
+    with precision(use):
         return matrix_view.multiply(found.view, use, x, product, found.lead)
+
+
+def matrices(leaf: Any, found: Rows) -> tuple[Array, Array, Array | None]:
+    """Data `[layers, O, bytes]`, scales and zero points `[layers, O, groups]`, as the kernel takes them."""
+    zero = None if leaf.zero is None else _every_output(leaf.zero, leaf, found)
+    return found.flat(found.data), _every_output(leaf.scale, leaf, found), zero
 
 
 def _every_output(scale: Array, leaf: Any, found: Rows) -> Array:
@@ -141,7 +146,7 @@ def _every_output(scale: Array, leaf: Any, found: Rows) -> Array:
     return found.flat(jnp.broadcast_to(scale, (*(leaf.shape[a] for a in found.axes[:cut]), *scale.shape[cut:])))
 
 
-def _precision(use: Use) -> contextlib.AbstractContextManager:
+def precision(use: Use) -> contextlib.AbstractContextManager:
     """Within it, products have the precision that the use asks for."""
     asked = use.params["precision"]
     asked = asked[0] if isinstance(asked, tuple) else asked

@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from spartax.arrays import verbs
+from spartax.arrays import residual, verbs
+from spartax.arrays.lowrank import LowRank
 from spartax.arrays.use import Use
 from spartax.records import Array
 
@@ -50,27 +51,64 @@ def _(leaf: Sum) -> Sum:
     return Sum(tuple(verbs.pack(t) for t in leaf.terms))
 
 
-def _split(leaf: Sum, use: Use) -> tuple[list[tuple[Any, verbs.Plan]], list[Any]]:
-    """Terms with a kernel for this use (and their plans), and the terms that are made dense together."""
+class Part(NamedTuple):
+    """Terms that are computed together.
+
+    Attributes:
+      name: how.
+      macs: multiply-adds.
+      run: activation -> their share of the result.
+    """
+
+    name: str
+    macs: int
+    run: Callable[[Array], Array]
+
+
+def _parts(leaf: Sum, use: Use) -> list[Part]:
+    """A weight and its low-rank term in one product where that is faster, and every other term on its own; terms
+    without a kernel are made dense together. Empty if no term has a kernel."""
     plans = [(t, verbs.plan(t, use)) for t in leaf.terms]
-    return [(t, p) for t, p in plans if p.kernel], [t for t, p in plans if not p.kernel]
+    fast, slow = [(t, p) for t, p in plans if p.kernel], [t for t, p in plans if not p.kernel]
+    if not fast:
+        return []
+    if slow:
+        names = " and ".join(type(t).__name__ if verbs.is_leaf(t) else "array" for t in slow)
+        fast.append((_total([verbs.dense(t) for t in slow]), verbs.Plan(f"{names} dense", "", use.macs)))
+    pair = _pair([t for t, _ in fast], use)
+    if pair is None:
+        return [_part(t, p, use) for t, p in fast]
+    (weight, plan), (low, other) = fast[pair[0]], fast[pair[1]]
+    path = residual.choose(weight, low, use).path
+    run = functools.partial(residual.contract, weight, low, use)
+    both = Part(f"{plan.kernel} and rank {low.rank} in one product [{path}]", plan.macs + other.macs, run)
+    return [both, *(_part(t, p, use) for k, (t, p) in enumerate(fast) if k not in pair)]
+
+
+def _part(term: Any, plan: verbs.Plan, use: Use) -> Part:
+    run = functools.partial(verbs.contract, term, use)
+    return Part(str(plan.kernel), plan.macs, run)
+
+
+def _pair(terms: list[Any], use: Use) -> tuple[int, int] | None:
+    """Places of the first low-rank term and of a weight that is multiplied together with it."""
+    lows = [k for k, t in enumerate(terms) if isinstance(t, LowRank)]
+    pairs = ((k, low) for low in lows[:1] for k, t in enumerate(terms) if not isinstance(t, LowRank))
+    return next((p for p in pairs if residual.choose(terms[p[0]], terms[p[1]], use).path), None)
 
 
 @verbs.plan.register
 def _(leaf: Sum, use: Use) -> verbs.Plan:
-    fast, slow = _split(leaf, use)
-    if not fast:
+    parts = _parts(leaf, use)
+    if not parts:
         return verbs.Plan(None, "Sum: no term has a kernel here", use.macs)
-    macs = sum(p.macs for _, p in fast) + (use.macs if slow else 0)
-    names = [str(p.kernel) for _, p in fast] + [f"{type(t).__name__} dense" for t in slow]
-    return verbs.Plan("Sum: " + " + ".join(names), "each term on its own", macs)
+    why = "each term on its own" if len(parts) == len(leaf.terms) else "terms together where that is faster"
+    return verbs.Plan("Sum: " + " + ".join(p.name for p in parts), why, sum(p.macs for p in parts))
 
 
 @verbs.contract.register
 def _(leaf: Sum, use: Use, x: Array) -> Array:
-    fast, slow = _split(leaf, use)
-    parts = [verbs.contract(t, use, x) for t, _ in fast]
-    return _total(parts + ([use.apply(_total([verbs.dense(t) for t in slow]), x)] if slow else []))
+    return _total([p.run(x) for p in _parts(leaf, use)] or [use.apply(verbs.dense(leaf), x)])
 
 
 def _each(leaf: Sum, fn: Callable[[Any], Any]) -> Sum | None:

@@ -1,7 +1,7 @@
 """The product on TPU (Pallas, Mosaic): a grid over stored blocks, whose places are prefetched scalars.
 
 Blocks of one column follow each other, so their sum stays in VMEM until the column changes. Columns without a block are
-never visited: the output starts as zeros, aliased.
+never visited: the output starts as zeros (or as what is to be added), aliased.
 """
 
 import functools
@@ -58,40 +58,43 @@ def matmul(
     precision: lax.PrecisionLike,
     kind: jnp.dtype,
     *,
+    start: Array | None = None,
     interpret: bool = False,
 ) -> Array:
-    """`x [B, rows * r]` times blocks `[n, r, c]` -> `[B, columns * c]` of dtype `kind`."""
+    """`x [B, rows * r]` times blocks `[n, r, c]` -> `[B, columns * c]` of dtype `kind`, added to `start` if given."""
     (n, r, c), columns, tile = values.shape, structure.counts.shape[0], _tile(x.shape[0])
     panels = _panels(x, r, tile)
     places = structure.rows.astype(jnp.int32), structure.columns
+    own = pl.BlockSpec((None, tile, c), lambda b, s, rows, columns: (columns[s], b, 0))
+    empty = jnp.zeros((columns, panels.shape[1], c), kind) if start is None else _panels(start.astype(kind), c, tile)
     out = pl.pallas_call(
-        functools.partial(_multiply, precision=precision),
+        functools.partial(_multiply, seeded=start is not None, precision=precision),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(panels.shape[1] // tile, n),
             in_specs=[
                 pl.BlockSpec((None, tile, r), lambda b, s, rows, columns: (rows[s], b, 0)),
                 pl.BlockSpec((None, r, c), lambda b, s, rows, columns: (s, 0, 0)),
-                pl.BlockSpec(memory_space=pl.ANY),
+                pl.BlockSpec(memory_space=pl.ANY) if start is None else own,
             ],
-            out_specs=pl.BlockSpec((None, tile, c), lambda b, s, rows, columns: (columns[s], b, 0)),
+            out_specs=own,
             scratch_shapes=[pltpu.VMEM((tile, c), jnp.float32)],
         ),
         out_shape=jax.ShapeDtypeStruct((columns, panels.shape[1], c), kind),
         input_output_aliases={4: 0},
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         interpret=interpret,
-    )(*places, panels, values, jnp.zeros((columns, panels.shape[1], c), kind))
+    )(*places, panels, values, empty)
     return jnp.swapaxes(out, 0, 1).reshape(panels.shape[1], columns * c)[: x.shape[0]]
 
 
-def _multiply(rows, columns, x, block, zeros, out, total, *, precision) -> None:
+def _multiply(rows, columns, x, block, start, out, total, *, seeded, precision) -> None:
     step, last = pl.program_id(1), pl.num_programs(1) - 1
     own = columns[step]
 
     @pl.when((step == 0) | (columns[jnp.maximum(step - 1, 0)] != own))
     def _() -> None:
-        total[...] = jnp.zeros_like(total)
+        total[...] = start[...].astype(total.dtype) if seeded else jnp.zeros_like(total)
 
     total[...] += jnp.dot(x[...], block[...], precision=precision, preferred_element_type=jnp.float32)
 

@@ -17,6 +17,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from spartax.kernels.bits import cell
 from spartax.kernels.nm_matmul.form import bits_of
+from spartax.kernels.residual import first_sum, padded_rows
 from spartax.records import Array
 
 
@@ -68,13 +69,18 @@ def matmul(
     precision: lax.PrecisionLike,
     kind: jnp.dtype,
     *,
+    residual: tuple[Array, Array] | None = None,
     interpret: bool = False,
 ) -> Array:
-    """`x [B, groups * m]` times the matrix -> `[B, columns]` of dtype `kind`."""
+    """`x [B, groups * m]` times the matrix -> `[B, columns]` of dtype `kind`.
+
+    With `residual = (t [B, r], v [r, columns])` every tile of the sum starts as its part of `t @ v`.
+    """
     (n, groups, columns), count = values.shape, cell(bits_of(m))[0]
     tune = tuning(x.shape[0], groups // count, columns)
     x_tiles = _by_place(x, count, m, tune.examples)
     batch, depth = x_tiles.shape[2:]
+    thin = [] if residual is None else [(padded_rows(residual[0], batch), residual[1])]
     out = pl.pallas_call(
         functools.partial(_multiply, m=m, precision=precision),
         grid=(batch // tune.examples, columns // tune.columns, depth // tune.depth),
@@ -82,13 +88,15 @@ def matmul(
             pl.BlockSpec((count, m, tune.examples, tune.depth), lambda b, c, d: (0, 0, b, d)),
             pl.BlockSpec((n, count, tune.depth, tune.columns), lambda b, c, d: (0, 0, d, c)),
             pl.BlockSpec((n, 1, tune.depth, tune.columns), lambda b, c, d: (0, 0, d, c)),
+            *[pl.BlockSpec((tune.examples, v.shape[0]), lambda b, c, d: (b, 0)) for _, v in thin],
+            *[pl.BlockSpec((v.shape[0], tune.columns), lambda b, c, d: (0, c)) for _, v in thin],
         ],
         out_specs=pl.BlockSpec((tune.examples, tune.columns), lambda b, c, d: (b, c)),
         out_shape=jax.ShapeDtypeStruct((batch, columns), kind),
         scratch_shapes=[pltpu.VMEM((tune.examples, tune.columns), jnp.float32)],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
         interpret=interpret,
-    )(x_tiles, values.reshape(n, count, depth, columns), data)
+    )(x_tiles, values.reshape(n, count, depth, columns), data, *[v for pair in thin for v in pair])
     return out[: x.shape[0]]
 
 
@@ -106,12 +114,13 @@ def _tiles(values: Any, data: Any, m: int, use: Callable[[int, int, Array], None
             use(i, j, tile)
 
 
-def _multiply(x, values, data, out, total, *, m, precision) -> None:
+def _multiply(x, values, data, *rest, m, precision) -> None:
+    *thin, out, total = rest
     step = pl.program_id(2)
 
     @pl.when(step == 0)
     def _() -> None:
-        total[...] = jnp.zeros_like(total)
+        total[...] = first_sum(thin, total, precision)
 
     def add(i: int, j: int, tile: Array) -> None:
         total[...] += jnp.dot(x[i, j], tile, precision=precision, preferred_element_type=jnp.float32)

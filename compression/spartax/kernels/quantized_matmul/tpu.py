@@ -16,6 +16,7 @@ from spartax.kernels import bits as bits_kernel
 from spartax.kernels import levels as number_formats
 from spartax.kernels.quantized_matmul.form import Form
 from spartax.kernels.quantized_matmul.reference import quantized_rows
+from spartax.kernels.residual import first_sum, padded_rows
 from spartax.records import Array
 
 LANES = 128
@@ -68,12 +69,23 @@ def misfit(case: Any) -> str | None:
 
 
 def matmul(
-    x: Array, data: Array, scale: Array, zero: Array | None, form: Form, *, int8: bool = False, interpret: bool = False
+    x: Array,
+    data: Array,
+    scale: Array,
+    zero: Array | None,
+    form: Form,
+    *,
+    int8: bool = False,
+    residual: tuple[Array, Array] | None = None,
+    interpret: bool = False,
 ) -> Array:
-    """`x @ w.T`: x `[M, K]` -> float32 `[M, O]`; with `int8` the rows of x are rounded and sums are int32."""
+    """`x @ w.T`: x `[M, K]` -> float32 `[M, O]`; with `int8` the rows of x are rounded and sums are int32.
+
+    With `residual = (t [M, r], v [r, O])` every tile of a float sum starts as its part of `t @ v`.
+    """
     if not int8:
         x = x if x.dtype == jnp.bfloat16 else x.astype(jnp.float32)
-        return _tiled(x, data, scale, zero, form, interpret)
+        return _tiled(x, data, scale, zero, form, interpret, residual)
     rows, row_scale = quantized_rows(x)
     sums = _tiled(rows, data, scale, None, form, interpret)
     if zero is not None:
@@ -81,28 +93,39 @@ def matmul(
     return sums.astype(jnp.float32) * scale.T * row_scale
 
 
-def _tiled(x: Array, data: Array, scale: Array, zero: Array | None, form: Form, interpret: bool) -> Array:
+def _tiled(
+    x: Array,
+    data: Array,
+    scale: Array,
+    zero: Array | None,
+    form: Form,
+    interpret: bool,
+    residual: tuple[Array, Array] | None = None,
+) -> Array:
     (count, _), (outputs, width), groups = x.shape, data.shape, scale.shape[1]
     tile = tuning(count, outputs, width, groups)
     steps = pl.cdiv(width, tile.bytes)
     planes = _planes(x, form, _up(count, tile.rows), steps * tile.bytes)
     scales = [_by_tile(s, tile.groups) for s in (scale, zero) if s is not None]
+    thin = [] if residual is None else [(padded_rows(residual[0], planes.shape[1]), residual[1])]
     at_scale = (lambda i, j, k: (k, 0, j)) if groups > 1 else (lambda i, j, k: (0, 0, j))
     kind = jnp.int32 if x.dtype == jnp.int8 else jnp.float32
     out = pl.pallas_call(
-        functools.partial(_kernel, form=form, groups=tile.groups, steps=steps),
+        functools.partial(_kernel, form=form, groups=tile.groups, steps=steps, zero=len(scales) > 1),
         out_shape=jax.ShapeDtypeStruct((planes.shape[1], outputs), kind),
         grid=(planes.shape[1] // tile.rows, pl.cdiv(outputs, tile.outputs), steps),
         in_specs=[
             pl.BlockSpec((form.cell, tile.rows, tile.bytes), lambda i, j, k: (0, i, k)),
             pl.BlockSpec((tile.outputs, tile.bytes), lambda i, j, k: (j, k)),
             *[pl.BlockSpec((1, tile.groups, tile.outputs), at_scale) for _ in scales],
+            *[pl.BlockSpec((tile.rows, v.shape[0]), lambda i, j, k: (i, 0)) for _, v in thin],
+            *[pl.BlockSpec((v.shape[0], tile.outputs), lambda i, j, k: (0, j)) for _, v in thin],
         ],
         out_specs=pl.BlockSpec((tile.rows, tile.outputs), lambda i, j, k: (i, j)),
         scratch_shapes=[pltpu.VMEM((tile.rows, tile.outputs), kind)],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
         interpret=interpret,
-    )(planes, data, *scales)
+    )(planes, data, *scales, *[v for pair in thin for v in pair])
     return out[:count]
 
 
@@ -120,14 +143,15 @@ def _by_tile(scale: Array, groups: int) -> Array:
     return scale.astype(jnp.float32).T.reshape(-1, groups, scale.shape[0])
 
 
-def _kernel(x: Any, data: Any, scale: Any, *rest: Any, form: Form, groups: int, steps: int) -> None:
-    *zero, out, total = rest
+def _kernel(x: Any, data: Any, scale: Any, *rest: Any, form: Form, groups: int, steps: int, zero: bool) -> None:
+    *extra, out, total = rest
+    offset, thin = (extra[0] if zero else None), extra[zero:]
+    kind = x.dtype
 
     @pl.when(pl.program_id(2) == 0)
     def _() -> None:
-        total[...] = jnp.zeros_like(total)
+        total[...] = first_sum(thin, total, _precision(kind))
 
-    kind = x.dtype
     codes = [_values(c, form, kind) for c in _codes(data[...], form)]
     width = data.shape[1] // groups
     for g in range(groups):
@@ -136,9 +160,9 @@ def _kernel(x: Any, data: Any, scale: Any, *rest: Any, form: Form, groups: int, 
         if kind == jnp.int8:
             total[...] += sums
             continue
-        if zero:
+        if offset is not None:
             row_sums = sum(jnp.sum(x[i, :, cut].astype(jnp.float32), 1, keepdims=True) for i in range(form.cell))
-            sums = sums - row_sums * zero[0][0, g : g + 1, :]
+            sums = sums - row_sums * offset[0, g : g + 1, :]
         total[...] += sums * scale[0, g : g + 1, :]
 
     @pl.when(pl.program_id(2) == steps - 1)
@@ -162,5 +186,9 @@ def _values(codes: Array, form: Form, kind: Any) -> Array:
 
 
 def _product(x: Array, w: Array, kind: Any) -> Array:
-    exact = None if kind == jnp.int32 or x.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
-    return lax.dot_general(x, w, (((1,), (1,)), ((), ())), precision=exact, preferred_element_type=kind)
+    return lax.dot_general(x, w, (((1,), (1,)), ((), ())), precision=_precision(x.dtype), preferred_element_type=kind)
+
+
+def _precision(kind: Any) -> lax.Precision | None:
+    """Of products of a dtype: only float32 has several."""
+    return lax.Precision.HIGHEST if kind == jnp.float32 else None

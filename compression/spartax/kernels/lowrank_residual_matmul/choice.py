@@ -1,0 +1,29 @@
+"""Whether a compressed weight and its low-rank term are one product."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from spartax.kernels import paths
+
+
+def choose(own: paths.Choice) -> paths.Choice:
+    """The path of the one product, for a weight that takes the path `own` by itself.
+
+    None says that each term is better multiplied on its own: on CPU one product was measured and is not faster, and
+    there is no Mosaic GPU kernel whose sum starts with a low-rank term.
+    """
+    if own.path in ("tpu", "reference"):
+        return paths.Choice(own.path, "the low-rank term starts the sum")
+    return paths.Choice(None, "each term on its own")
+
+
+def choose_dense(kind: Any) -> paths.Choice:
+    """The same for a dense weight and x of a dtype: unless asked for, XLA adds the two products."""
+    return choose(paths.choose(lambda platform: paths.Choice(None, "dense"), lambda path: _misfit(path, kind)))
+
+
+def _misfit(path: str, kind: Any) -> str | None:
+    if path == "gpu":
+        return "there is no Mosaic GPU kernel for a dense weight with a low-rank term"
+    return None if jnp.dtype(kind).itemsize <= 4 else "float64 has no matrix unit"

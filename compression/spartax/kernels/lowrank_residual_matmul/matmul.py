@@ -1,0 +1,50 @@
+"""The one door to all paths."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from spartax.kernels import paths
+from spartax.kernels.derivatives import with_derivative_of
+from spartax.kernels.lowrank_residual_matmul import reference, tpu, xla
+from spartax.kernels.lowrank_residual_matmul.bases import Base
+from spartax.records import Array
+
+
+def lowrank_residual_matmul(
+    x: Array, base: Base, u: Array, v: Array, *, path: str = "xla", precision: lax.PrecisionLike = None
+) -> Array:
+    """`y = x W + (x U) V`, the result written once: the sum of `x W` starts as `(x U) V`.
+
+    Differentiable in x (`g W^T + (g V^T) U^T`), U (`x^T (g V^T)`), V (`(x U)^T g`) and the floats of W, as the two
+    products are.
+
+    Args:
+      x: `[B, K]`, float.
+      base: `W [K, O]`, one of the records of `bases`.
+      u: `[K, r]`; used in the dtype of x.
+      v: `[r, O]`; likewise.
+      path: "reference", "xla" or "tpu", the last interpreted on another platform.
+      precision: of the products, as for `lax.dot_general`; `Codes` take that of the context.
+
+    Returns:
+      `[B, O]`, at least float32.
+    """
+    u, v = u.astype(x.dtype), v.astype(x.dtype)
+    if path == "reference":
+        return reference.matmul(x, base, u, v)
+    kind = jnp.promote_types(x.dtype, jnp.float32)
+    t = jnp.matmul(x, u, precision=precision, preferred_element_type=kind).astype(x.dtype)
+    apart = xla.matmul(x, base, t, v, path, precision)
+    if path == "xla":
+        return apart
+    own, held, first, last = _stopped((x, base, t, v))
+    together = tpu.matmul(own, held, first, last, precision, interpret=paths.interpreted(path))
+    return with_derivative_of(apart, together)
+
+
+def _stopped(tree: Any) -> Any:
+    """Every array without its derivative; the static halves of a base stay."""
+    return jax.tree.map(lambda a: lax.stop_gradient(a) if isinstance(a, jax.Array) else a, tree)
