@@ -132,6 +132,10 @@ def examples(shape):
         "FakeInputs clipped": fake_inputs(normal(*shape), sx.arrays.LearntClip(jnp.float32(1.5), 4)),
         "Thresholded": sx.Thresholded(normal(*shape), jnp.float32(1.02), -1, 2),
         "TopOfGroups": sx.TopOfGroups(normal(*shape), 1, 2, -2),
+        "QuantizedInputs": sx.QuantizedInputs(quantized(shape)),
+        "QuantizedInputs static, of Masked": sx.QuantizedInputs(
+            masked(shape), jnp.float32(0.02), jnp.int8(3), 7, False
+        ),
         "Packed": packed.pack_codes(codes_of(shape, 4), 4, -8),
         "Permuted": outputs_first(codes_of(shape, 8)),
     }

@@ -77,7 +77,13 @@ def batch():
 def statistics():
     """What `collect` finds in `network`, and the gradients of its loss."""
     x, y = batch()
-    found = sx.collect(network, draw(), [(x, y)], ("moments", "means", "magnitudes", "signals"), loss=cross_entropy)
+    found = sx.collect(
+        network,
+        draw(),
+        [(x, y)],
+        ("moments", "means", "magnitudes", "signals", "ranges", "histograms"),
+        loss=cross_entropy,
+    )
     grads = jax.jit(jax.grad(lambda w: jnp.mean(cross_entropy(network(w, x), y))))(draw())
     usages = sx.inspect(network, draw(), x)
     return {**found, "grads": grads, "uses": {path: usages[path].uses for path in SHAPES}}

@@ -24,6 +24,7 @@ PACKAGES = [
     "lowrank.ranks",
     "quantize.calibrations",
     "quantize.grids",
+    "quantize.observers",
     "quantize.roundings",
 ]
 

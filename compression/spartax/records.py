@@ -68,6 +68,9 @@ class Evidence(NamedTuple):
       means: path -> `E[x]` of the inputs, `[*stack, I]`.
       magnitudes: path -> `E|x|` of the inputs, `[*stack, I]`.
       signals: path -> second moment of the output gradients, `[*stack, O, O]`.
+      ranges: path -> smallest and largest input, zero included, `[*stack, 2]`.
+      histograms: path -> counts of the inputs, `[*stack, bins]`, in equal bins from `-m` to `m`, the largest size of
+        an input in `ranges`.
       biases: path of a weight -> path of the vector that the program adds to its output, where there is one.
       objective: the network as a function of the weights, with data and loss.
       step: number of training steps done, for methods that follow a schedule; None outside training.
@@ -82,6 +85,8 @@ class Evidence(NamedTuple):
     means: Mapping[Path, Array] | None = None
     magnitudes: Mapping[Path, Array] | None = None
     signals: Mapping[Path, Array] | None = None
+    ranges: Mapping[Path, Array] | None = None
+    histograms: Mapping[Path, Array] | None = None
     biases: Mapping[Path, Path] | None = None
     objective: Objective | None = None
     step: int | None = None

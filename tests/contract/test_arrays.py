@@ -18,7 +18,7 @@ pytestmark = pytest.mark.core
 CASES = [(name, shape) for shape in (leaves.DENSE, leaves.CONV) for name in leaves.examples(shape)]
 # Swapping input and output, moving the output in front, permuting the spatial axes, and one that mixes them all.
 PERMUTATIONS = {2: [(1, 0)], 4: [(3, 2, 0, 1), (1, 0, 2, 3), (0, 3, 1, 2)]}
-ROUNDS_ACTIVATIONS = ("FakeInputs",)  # their product is not that of x; their own tests say what it is
+ROUNDS_ACTIVATIONS = ("FakeInputs", "QuantizedInputs")  # their product is not that of x; their own tests say what it is
 FLOAT = [(n, s) for n, s in CASES if n not in ("Packed", "Permuted")]
 
 

@@ -30,6 +30,7 @@ JOINS = {
     "lsq": lambda: quantize.lsq(3, activations=4),
     "pact": lambda: quantize.pact(4),
     "reste": lambda: quantize.reste(100, activations=True),
+    "activations": lambda: quantize.activations(8, observer=quantize.min_max()),
     "compensate": lambda: chain(
         quantize.quantize(quantize.integer(3)), lowrank.compensate(lowrank.svd(), lowrank.fixed(2))
     ),
@@ -64,7 +65,7 @@ GIVEN = plugs.evidence(WEIGHTS)._replace(
     originals={f"layer/{p}": w for p, w in WEIGHTS.items()},
     **{
         field: {f"layer/{p}": plugs.statistics()[field][p] for p in WEIGHTS}
-        for field in ("grads", "magnitudes", "means")
+        for field in ("grads", "magnitudes", "means", "ranges")
     },
     objective=Objective(lambda w, x: plugs.network(named(w), x), (plugs.batch(),), plugs.cross_entropy),
 )
@@ -112,7 +113,7 @@ def test_only_the_selection_is_touched(name, transform):
     jax.tree.map(np.testing.assert_array_equal, PARAMS, before)
     for path, w in tree.pick(params, GIVEN.layouts).items():
         known = sx.Masked | sx.Scored | sx.LowRank | sx.Quantized | sx.Sum | sx.TopOfGroups | sx.Thresholded
-        known |= arrays.FakeQuantized | arrays.FakeInputs
+        known |= arrays.FakeQuantized | arrays.FakeInputs | arrays.QuantizedInputs
         assert isinstance(w, known) or name in STAYS_DENSE
         assert w.shape == GIVEN.originals[path].shape
         assert w.dtype == jnp.float32

@@ -143,3 +143,31 @@ def test_empty_batches_values_that_are_not_finite_and_places_out_of_reach():
     hidden.defvjp(lambda w, x: (x @ w, None), lambda _, g: (None, None))
     with pytest.raises(ValueError, match=r"never contracted|custom_vjp"):
         sx.collect(hidden, leaves.normal(3, 3), [leaves.normal(2, 3)], paths=[""])
+
+
+def test_ranges_and_histograms_of_inputs_over_batches():
+    found = sx.collect(network, PARAMS, [X[:4], X[4:]], ("ranges", "histograms"))
+    hidden = np.maximum(patches(X, 3, 2).reshape(-1, 18) @ np.asarray(PARAMS["conv"]).reshape(18, 4), 0)
+    for path, values in (("conv", np.asarray(X)), ("dense", hidden)):
+        low, high = min(values.min(), 0), values.max()
+        np.testing.assert_allclose(found["ranges"][path], [low, high], rtol=1e-5)
+        counts, top = np.asarray(found["histograms"][path]), max(-low, high)
+        assert counts.sum() == values.size  # a pixel in several patches counts once
+        coarse = np.histogram(values, 8, (-top, top))[0]
+        np.testing.assert_allclose(counts.reshape(8, -1).sum(1), coarse, atol=1)
+
+
+def test_every_layer_of_a_stack_has_its_own_range():
+    w, x = 0.3 * leaves.normal(3, 4, 4, seed=4), leaves.normal(7, 4, seed=5)
+    scanned = lambda w, x: lax.scan(jax.checkpoint(lambda c, w: (c @ w, None)), x, w)[0]  # noqa: E731
+    found = sx.collect(scanned, w, [x], ("ranges", "histograms"))
+    c = np.asarray(x)
+    for layer in range(3):
+        np.testing.assert_allclose(found["ranges"][""][layer], [c.min(), c.max()], rtol=1e-5)
+        assert found["histograms"][""][layer].sum() == c.size
+        c = c @ np.asarray(w[layer])
+
+
+def test_the_range_of_a_weight_that_is_used_twice_is_not_guessed():
+    with pytest.raises(ValueError, match="used 2 times by the program"):
+        sx.collect(lambda w, x: (x @ w) @ w, leaves.normal(3, 3), [leaves.normal(2, 3)], ("ranges",))

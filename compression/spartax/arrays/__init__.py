@@ -13,6 +13,7 @@ from spartax.arrays.nm_sparse import NMSparse, nm_sparse
 from spartax.arrays.packed import Packed
 from spartax.arrays.permuted import Permuted
 from spartax.arrays.quantized import Quantized
+from spartax.arrays.quantized_inputs import QuantizedInputs
 from spartax.arrays.scored import Scored
 from spartax.arrays.separable import Depthwise, Separable
 from spartax.arrays.sign import Sign
@@ -40,6 +41,7 @@ __all__ = [
     "Permuted",
     "Plan",
     "Quantized",
+    "QuantizedInputs",
     "Scored",
     "Separable",
     "Sign",

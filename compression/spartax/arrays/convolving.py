@@ -68,11 +68,7 @@ def convolve(use: Use, kernel: Any, x: Array, along: Collection[int], groups: in
         ),
         "feature_group_count": groups,
     }
-    own = Use.of(use.primitive, params, False, kernel, x)
-    if verbs.is_leaf(kernel):
-        known = verbs.plan(kernel, own).kernel
-        return verbs.contract(kernel, own, x) if known else own.apply(verbs.dense(kernel), x)
-    return own.apply(kernel, x)
+    return verbs.product(kernel, Use.of(use.primitive, params, False, kernel, x), x)
 
 
 def pointwise(use: Use, kernel: Array, x: Array) -> Array:

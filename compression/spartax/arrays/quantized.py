@@ -28,8 +28,6 @@ class Quantized(verbs.Leaf):
       zero: zero point in code units, int8 or float, same shape as `scale`; None for a symmetric grid.
       kind: name of the dense dtype.
       levels: number format of the codes: "integer" (a code is its value) or another of `kernels.levels`.
-      activations: "int8" if every activation that meets this weight is rounded to int8, one scale a row of a dot
-        product and an image of a convolution; None if not. `dense` does not depend on it.
     """
 
     codes: Any
@@ -37,7 +35,6 @@ class Quantized(verbs.Leaf):
     zero: Array | None = None
     kind: str = dataclasses.field(default="float32", metadata={"static": True})
     levels: str = dataclasses.field(default="integer", metadata={"static": True})
-    activations: str | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,20 +78,19 @@ def _(leaf: Quantized) -> Array:
 def _(leaf: Quantized, use: Use) -> verbs.Plan:
     found = quantized_rows.read(leaf, use)
     if isinstance(found, str):
-        way = "int8 activations, computed dense" if leaf.activations else None
-        return verbs.Plan(way and f"Quantized: {way}", f"Quantized: {found}: stored small, computed dense", use.macs)
+        return verbs.Plan(None, f"Quantized: {found}: stored small, computed dense", use.macs)
     path, why = quantized_rows.choose(leaf, found, use)
     if path is None:
         return verbs.Plan(None, f"Quantized: stored small, computed dense: {why}", use.macs)
     what = f"{found.form.bits}-bit" if leaf.levels == "integer" else leaf.levels
-    return verbs.Plan(f"Quantized: {what} x {leaf.activations or 'float'} product [{path}]", why, use.macs)
+    return verbs.Plan(f"Quantized: {what} x float product [{path}]", why, use.macs)
 
 
 @verbs.contract.register
 def _(leaf: Quantized, use: Use, x: Array) -> Array:
     found = quantized_rows.read(leaf, use)
     if isinstance(found, str):
-        return use.apply(verbs.dense(leaf), quantized_rows.rounded(leaf, use, x))
+        return use.apply(verbs.dense(leaf), x)
     return quantized_rows.multiply(leaf, found, use, x)
 
 

@@ -13,9 +13,7 @@ from spartax.arrays.matrix_view import MatrixView
 from spartax.arrays.packed import Packed
 from spartax.arrays.permuted import Permuted, full_axes
 from spartax.arrays.use import Use
-from spartax.kernels import levels as number_formats
 from spartax.kernels import paths, quantized_matmul
-from spartax.kernels.derivatives import with_derivative_of
 from spartax.kernels.quantized_matmul import Form
 from spartax.records import Array
 
@@ -50,7 +48,7 @@ class Rows(NamedTuple):
 
 def read(leaf: Any, use: Use) -> Rows | str:
     """The rows of a `Quantized` weight for one use, or why there are none."""
-    problem = _misfit(use) or _no_integers(leaf)
+    problem = _misfit(use)
     if problem:
         return problem
     value, axes = _stored(leaf.codes)
@@ -88,16 +86,6 @@ def _misfit(use: Use) -> str | None:
     return None if jnp.issubdtype(use.x.dtype, jnp.floating) else "an activation that is not floating"
 
 
-def _no_integers(leaf: Any) -> str | None:
-    """Why int8 activations cannot meet this weight as integers."""
-    if leaf.activations is None:
-        return None
-    if leaf.levels != "integer":
-        return f"{leaf.levels} codes, which are not integers, under int8 activations"
-    whole = leaf.zero is None or number_formats.is_integer(leaf.zero)
-    return None if whole else "float zero points under int8 activations"
-
-
 def _stored(codes: Any) -> tuple[Any, tuple[int, ...]]:
     """The codes as they are stored, and which axis of the weight each of their axes is."""
     if not isinstance(codes, Permuted):
@@ -113,22 +101,23 @@ def _groups(leaf: Any, inputs: tuple[int, ...]) -> int | None:
     return math.prod(few) if all(n == 1 for n in few[first + 1 :]) else None
 
 
-def choose(leaf: Any, found: Rows, use: Use) -> paths.Choice:
-    """The path of the product."""
-    zero, int8 = leaf.zero is not None, leaf.activations == "int8"
+def choose(leaf: Any, found: Rows, use: Use, *, int8: bool = False) -> paths.Choice:
+    """The path of the product, with an activation of floats or of int8 codes."""
+    zero = leaf.zero is not None
     rows, outputs = matrix_view.batch(use), found.view.matrix[1]
     case = quantized_matmul.Case(rows, outputs, found.groups, zero, found.form, jnp.dtype(use.x.dtype), int8)
     return quantized_matmul.choose(case)
 
 
 def multiply(leaf: Any, found: Rows, use: Use, x: Array) -> Array:
-    """The result of the use."""
-    path = choose(leaf, found, use).path or "reference"
+    """The result of the use, for an activation of floats or of int8 codes (which count as numbers)."""
+    int8 = x.dtype == jnp.int8
+    path = choose(leaf, found, use, int8=int8).path or "reference"
     data, scale, zero = matrices(leaf, found)
 
     def product(layer: int, rows: Array) -> Array:
         own = (data[layer], scale[layer], None if zero is None else zero[layer])
-        return quantized_matmul.quantized_matmul(rows, *own, found.form, path=path, int8=leaf.activations == "int8")
+        return quantized_matmul.quantized_matmul(rows, *own, found.form, path=path, int8=int8)
 
     with precision(use):
         return matrix_view.multiply(found.view, use, x, product, found.lead)
@@ -152,15 +141,3 @@ def precision(use: Use) -> contextlib.AbstractContextManager:
     asked = asked[0] if isinstance(asked, tuple) else asked
     named = isinstance(asked, lax.Precision) and asked is not lax.Precision.DEFAULT
     return jax.default_matmul_precision(asked.name.lower()) if named else contextlib.nullcontext()
-
-
-def rounded(leaf: Any, use: Use, x: Array) -> Array:
-    """The activation rounded to int8 and back, where its weight asks for that; the derivative is the identity."""
-    if leaf.activations is None:
-        return x
-    dot = use.op == "dot_general"
-    axes = use.dims[1] if dot else tuple(a for a in range(x.ndim) if a != use.params["dimension_numbers"].lhs_spec[0])
-    wide = x.astype(jnp.float32)
-    scale = jnp.max(jnp.abs(wide), axis=axes, keepdims=True) / 127
-    scale = jnp.where(scale > 0, scale, 1.0)
-    return with_derivative_of(x, (jnp.round(wide / scale) * scale).astype(x.dtype))

@@ -34,7 +34,7 @@ def _choose(weight: Any, use: Use) -> paths.Choice:
 @_choose.register
 def _(weight: Quantized, use: Use) -> paths.Choice:
     found = quantized_rows.read(weight, use)
-    if isinstance(found, str) or weight.activations:
+    if isinstance(found, str):
         return APART
     return kernel.choose(quantized_rows.choose(weight, found, use))
 

@@ -79,9 +79,14 @@ def nbytes(tree: Params) -> int:
 
 def matmul(leaf: Any, x: Array) -> Array:
     """`x @ dense(leaf)` by the leaf's own rule: `x [..., I]`, leaf `[I, *O]` -> `[..., *O]`."""
-    dims = (((x.ndim - 1,), (0,)), ((), ()))
-    use = Use.of_dot(leaf, x, dims)
-    return contract(leaf, use, x) if is_leaf(leaf) and plan(leaf, use).kernel else use.apply(dense(leaf), x)
+    return product(leaf, Use.of_dot(leaf, x, (((x.ndim - 1,), (0,)), ((), ()))), x)
+
+
+def product(weight: Any, use: Use, x: Array) -> Array:
+    """The result of `use` with this array or leaf: by the leaf's own rule where it has one, else with it dense."""
+    if not is_leaf(weight):
+        return use.apply(weight, x)
+    return contract(weight, use, x) if plan(weight, use).kernel else use.apply(dense(weight), x)
 
 
 @functools.singledispatch

@@ -12,11 +12,14 @@ from spartax import checks, tree
 from spartax.arrays import verbs
 from spartax.arrays.use import Use
 from spartax.program import walk
+from spartax.program.activations import input_rows, inputs_of, output_rows
 from spartax.program.follow import Tagged, following, tagged
 from spartax.program.inspect import inspect
 from spartax.records import ApplyFn, Array, Layout, Loss, Params, Path
 
-NEEDS = ("moments", "means", "magnitudes", "signals")
+NEEDS = ("moments", "means", "magnitudes", "signals", "ranges", "histograms")
+BINS = 4096  # of a histogram
+LARGEST = ("ranges", "uses")  # kept as the largest over batches; all others are added
 Sums = dict[Path, dict[str, Array]]  # for each weight, sums over rows by name
 
 
@@ -37,6 +40,9 @@ def collect(
     * `"moments"`: `E[x x^T]` over rows, `[*stack, I, I]` (`[groups, I, I]` for a grouped convolution).
     * `"means"`: `E[x]` over rows, `[*stack, I]`.
     * `"magnitudes"`: `E|x|` over rows, `[*stack, I]`.
+    * `"ranges"`: `min(x, 0)` and `max(x, 0)` over all inputs, `[*stack, 2]`.
+    * `"histograms"`: how many inputs (not rows: a pixel counts once) lie in each of `BINS` equal bins from `-m` to `m`,
+      `m` the largest size in `"ranges"`, `[*stack, BINS]`; takes a second pass over the batches.
     * `"signals"`: `E_examples[sum over rows of g g^T]`, `[*stack, O, O]`, `g` the gradient of that example's loss in
       the output of the contraction; with `"moments"` it is the Kronecker factorization of the empirical Fisher
       information (Martens and Grosse, arXiv 1503.05671; Grosse and Martens for convolutions, arXiv 1602.01407).
@@ -58,12 +64,18 @@ def collect(
 
     Raises:
       ValueError: an unknown need, no batch, `"signals"` without labels or loss, a path that is not contracted where a
-        statistic can be taken (inside `custom_vjp` or `shard_map`), statistics that are not finite.
+        statistic can be taken (inside `custom_vjp` or `shard_map`) or that no batch reaches, ranges of a weight that is
+        used several times (sums do not show the largest), statistics that are not finite.
     """
     for need in needs:
         checks.one_of("needs", need, NEEDS)
     if "signals" in needs and loss is None:
         raise ValueError("loss is needed to collect signals, the gradients of the outputs; got None.")
+    limits: dict[Path, Array] = {}
+    if "histograms" in needs:
+        batches = tuple(batches)
+        ranges = collect(apply_fn, params, batches, ("ranges",), paths=paths)["ranges"]
+        limits = {path: jnp.max(jnp.abs(found), axis=-1) for path, found in ranges.items()}
     total, measure = None, None
     for batch in batches:
         x, y = batch if isinstance(batch, tuple | list) else (batch, None)
@@ -71,8 +83,8 @@ def collect(
             raise ValueError("batches must be (x, y) to collect signals; got images without labels.")
         if measure is None:
             measure = _measure(apply_fn, _layouts(apply_fn, params, x, paths), frozenset(needs), loss)
-        new = measure(params, x, y)
-        total = new if total is None else jax.tree.map(jnp.add, total, new)
+        new = measure(params, limits, x, y)
+        total = new if total is None else {path: _joined(total[path], new[path]) for path in new}
     if total is None:
         raise ValueError("batches is empty; statistics need at least one batch.")
     return {need: {path: _mean(path, need, sums) for path, sums in total.items()} for need in needs}
@@ -87,22 +99,46 @@ def _layouts(apply_fn: ApplyFn, params: Params, x: Any, paths: Collection[Path] 
     return {path: usage.layout for path, usage in chosen.items() if usage.layout is not None}
 
 
+def _joined(a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
+    """The statistics of two batches together."""
+    return {name: (jnp.maximum if name in LARGEST else jnp.add)(a[name], b[name]) for name in a}
+
+
 def _mean(path: Path, need: str, sums: dict[str, Array]) -> Array:
     rows = sums["examples" if need == "signals" else "rows"]
     if checks.is_concrete(rows) and not bool(jnp.all(rows > 0)):
-        raise ValueError(f"{path}: no row was seen, because it is contracted inside custom_vjp or shard_map.")
+        raise ValueError(
+            f"{path}: no row was seen, because it is contracted inside custom_vjp or shard_map, "
+            "or in a branch that these batches do not take."
+        )
+    if need == "histograms":
+        return sums[need]
+    if need == "ranges":
+        return _range(path, sums)
     value = sums[need] / rows.reshape(*rows.shape, *(1,) * (sums[need].ndim - rows.ndim))
     checks.finite(f"the {need} of {path}", value)
     return value
 
 
+def _range(path: Path, sums: dict[str, Array]) -> Array:
+    """From `-min(x, 0)` and `max(x, 0)`, each a sum over the uses of the weight in one run."""
+    if checks.is_concrete(sums["uses"]) and bool(jnp.any(sums["uses"] > 1)):
+        raise ValueError(
+            f"{path}: used {int(jnp.max(sums['uses']))} times by the program, and the ranges of its inputs cannot be "
+            "told apart; leave it out by the rule, or use dynamic ranges."
+        )
+    checks.finite(f"the range of {path}", sums["ranges"])
+    return sums["ranges"] * jnp.array([-1.0, 1.0])
+
+
 def _measure(
     apply_fn: ApplyFn, layouts: dict[Path, Layout], needs: frozenset[str], loss: Loss | None
-) -> Callable[[Params, Array, Array | None], Sums]:
-    """`(params, x, y) -> sums over one batch`, jitted."""
+) -> Callable[[Params, dict[Path, Array], Array, Array | None], Sums]:
+    """`(params, ends of the histograms, x, y) -> sums over one batch`, jitted."""
 
-    def total(probes: dict[Path, dict[str, Array]], params: Params, x: Array, y: Array | None) -> Array:
+    def total(probes: Sums, limits: dict[Path, Array], params: Params, x: Array, y: Array | None) -> Array:
         jaxpr, out_tree = walk.trace(apply_fn, (params, x), {})
+        probes = {path: {**probe, "limit": limits[path]} if limits else probe for path, probe in probes.items()}
         values = jax.tree.leaves((tagged(params, layouts, probes), x), is_leaf=verbs.is_leaf)
         outputs = walk.walk(jaxpr, values, following(_tap(layouts, needs)))
         logits = out_tree.unflatten([verbs.dense(v) if verbs.is_leaf(v) else v for v in outputs])
@@ -113,10 +149,10 @@ def _measure(
         return jnp.sum(each) if each.ndim else each * x.shape[0]
 
     @jax.jit
-    def run(params: Params, x: Array, y: Array | None) -> Sums:
+    def run(params: Params, limits: dict[Path, Array], x: Array, y: Array | None) -> Sums:
         weights = tree.pick(params, layouts)
         probes = {path: _zeros(tuple(weights[path].shape), layout, needs) for path, layout in layouts.items()}
-        sums = jax.grad(total)(probes, params, x, y)
+        sums = jax.grad(total)(probes, limits, params, x, y)
         return {path: {**values, "examples": _examples(values, x.shape[0])} for path, values in sums.items()}
 
     return run
@@ -135,7 +171,12 @@ def _zeros(shape: tuple[int, ...], layout: Layout, needs: frozenset[str]) -> dic
     group = (layout.groups,) if layout.groups > 1 else ()
     sizes = {"moments": (*group, inputs, inputs), "means": (*group, inputs), "magnitudes": (*group, inputs)}
     sizes["signals"] = (*group, outputs // layout.groups, outputs // layout.groups)
-    return {"rows": jnp.zeros(stack), **{need: jnp.zeros((*stack, *sizes[need])) for need in needs}}
+    sizes |= {"ranges": (2,), "histograms": (BINS,)}
+    return {
+        "rows": jnp.zeros(stack),
+        "uses": jnp.zeros(stack),
+        **{need: jnp.zeros((*stack, *sizes[need])) for need in needs},
+    }
 
 
 def _tap(layouts: dict[Path, Layout], needs: frozenset[str]) -> Callable[[Tagged, Use, Array], list[Array] | None]:
@@ -145,21 +186,26 @@ def _tap(layouts: dict[Path, Layout], needs: frozenset[str]) -> Callable[[Tagged
     def on_use(tag: Tagged, use: Use, x: Array) -> list[Array] | None:
         if tag.stored(use.layout) != layouts[tag.path] or use.params.get("batch_group_count", 1) > 1:
             return None
-        into = {name: tag.probes[name] for name in (*inputs, "rows")}
-        out = use.apply(verbs.dense(tag), _pour(x, into, lambda x: _input_sums(use, x, inputs)))
+        into = {name: probe for name, probe in tag.probes.items() if name != "signals"}
+        out = use.apply(verbs.dense(tag), _pour(x, into, lambda x, limit: _input_sums(use, x, inputs, limit)))
         return [_pour_gradient(out, tag.probes["signals"], use) if "signals" in needs else out]
 
     return on_use
 
 
-def _pour(x: Array, probes: dict[str, Array], summed: Callable[[Array], dict[str, Array]]) -> Array:
-    """`x`, whose derivative in the probes is `summed(x)`, whatever the gradient of the result."""
+def _pour(x: Array, probes: dict[str, Array], summed: Callable[[Array, Any], dict[str, Array]]) -> Array:
+    """`x`, whose derivative in the probes is `summed(x, limit)`, whatever the gradient of the result."""
 
     @jax.custom_vjp
     def pour(x: Array, probes: dict[str, Array]) -> Array:
         return x
 
-    pour.defvjp(lambda x, probes: (x, x), lambda x, g: (g, summed(x)))
+    def backward(kept: tuple[Array, Any], g: Array) -> tuple[Array, dict[str, Array]]:
+        x, limit = kept
+        none = {} if limit is None else {"limit": jnp.zeros_like(limit)}
+        return g, summed(x, limit) | none
+
+    pour.defvjp(lambda x, probes: (x, (x, probes.get("limit"))), backward)
     return pour(x, probes)
 
 
@@ -174,11 +220,17 @@ def _pour_gradient(out: Array, probe: Array, use: Use) -> Array:
     return pour(out, probe)
 
 
-def _input_sums(use: Use, x: Array, needs: frozenset[str]) -> dict[str, Array]:
+def _input_sums(use: Use, x: Array, needs: frozenset[str], limit: Array | None) -> dict[str, Array]:
     rows = input_rows(use, x)
     grouped = use.layout.groups > 1
     stack = rows.shape[: rows.ndim - 2 - grouped]
-    sums = {"rows": jnp.full(stack, rows.shape[-2], jnp.float32)}
+    sums = {"rows": jnp.full(stack, rows.shape[-2], jnp.float32), "uses": jnp.ones(stack)}
+    values = inputs_of(use, x).reshape(*stack, -1)
+    if "ranges" in needs:
+        ends = jnp.max(-values, axis=-1, initial=0), jnp.max(values, axis=-1, initial=0)
+        sums["ranges"] = jnp.stack(ends, axis=-1)
+    if "histograms" in needs:
+        sums["histograms"] = _histogram(values, limit)
     if "moments" in needs:
         sums["moments"] = _gram(rows)
     if "means" in needs:
@@ -188,54 +240,15 @@ def _input_sums(use: Use, x: Array, needs: frozenset[str]) -> dict[str, Array]:
     return sums
 
 
+def _histogram(values: Array, limit: Any) -> Array:
+    """Counts `[*stack, BINS]` of values `[*stack, N]` in equal bins from `-limit` to `limit`, the ends included."""
+    width = jnp.where(limit > 0, limit, 1.0)[..., None] * (2 / BINS)
+    place = jnp.clip(jnp.floor(values / width) + BINS // 2, 0, BINS - 1).astype(jnp.int32)
+    flat = place.reshape(-1, place.shape[-1])
+    counts = jax.vmap(lambda p: jnp.zeros(BINS, jnp.int32).at[p].add(1))(flat)
+    return counts.astype(jnp.float32).reshape(*place.shape[:-1], BINS)
+
+
 def _gram(rows: Array) -> Array:
     """Sum of `r r^T` over rows `[..., N, I]`."""
     return jnp.einsum("...ni,...nj->...ij", rows, rows, precision=lax.Precision.HIGHEST)
-
-
-def input_rows(use: Use, x: Array) -> Array:
-    """The input vectors of a contraction, float32 `[*stack, N, I]`, features in the order of `use.layout.inputs`.
-
-    Image patches for a convolution, `[groups, N, I]` for a grouped one.
-    """
-    x = x.astype(jnp.float32)
-    if use.op == "conv_general_dilated":
-        return _patches(use, x)
-    _, contracted, _, batch = use.dims
-    free = tuple(a for a in range(x.ndim) if a not in contracted + batch)
-    x = jnp.transpose(x, (*batch, *free, *contracted))
-    return x.reshape(*x.shape[: len(batch)], -1, math.prod(use.x.shape[a] for a in contracted))
-
-
-def _patches(use: Use, x: Array) -> Array:
-    numbers, groups = use.params["dimension_numbers"], use.params["feature_group_count"]
-    window = tuple(use.weight.shape[a] for a in numbers.rhs_spec[2:])
-    patches = lax.conv_general_dilated_patches(
-        x,
-        window,
-        use.params["window_strides"],
-        use.params["padding"],
-        use.params["lhs_dilation"],
-        use.params["rhs_dilation"],
-        dimension_numbers=numbers,
-        precision=lax.Precision.HIGHEST,
-    )
-    patches = jnp.moveaxis(patches, numbers.out_spec[1], -1)  # [..., channel * window]
-    patches = patches.reshape(-1, groups, x.shape[numbers.lhs_spec[1]] // groups, math.prod(window))
-    rows = jnp.transpose(patches, (1, 0, 3, 2)).reshape(groups, patches.shape[0], -1)
-    return rows if groups > 1 else rows[0]
-
-
-def output_rows(use: Use, out: Array) -> Array:
-    """The output vectors of a contraction, float32 `[*stack, N, O]`; `[groups, N, O / groups]` for a grouped one."""
-    out = out.astype(jnp.float32)
-    if use.op == "conv_general_dilated":
-        groups = use.params["feature_group_count"]
-        rows = jnp.moveaxis(out, use.params["dimension_numbers"].out_spec[1], -1)
-        rows = jnp.swapaxes(rows.reshape(-1, groups, rows.shape[-1] // groups), 0, 1)
-        return rows if groups > 1 else rows[0]
-    stack, outputs = len(use.layout.stack), len(use.layout.outputs)
-    if use.left:  # [*batch, *outputs, *free]
-        own = tuple(range(stack, stack + outputs))
-        out = jnp.transpose(out, (*range(stack), *range(stack + outputs, out.ndim), *own))
-    return out.reshape(*out.shape[:stack], -1, math.prod(out.shape[out.ndim - outputs :]))

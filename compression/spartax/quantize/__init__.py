@@ -1,10 +1,12 @@
 """Quantization = grid (which numbers) x calibration (scale of a block) x rounding (code of an entry).
 
-Every file in `grids/`, `calibrations/` and `roundings/` is offered here under its own name: `quantize.absmax()`.
+`activations` rounds what meets the weights, in a range that an observer chooses. Every file in `grids/`,
+`calibrations/`, `roundings/` and `observers/` is offered here under its own name: `quantize.absmax()`.
 """
 
 from spartax import catalog
-from spartax.quantize import calibrations, grids, roundings
+from spartax.quantize import calibrations, grids, observers, roundings
+from spartax.quantize.activations import activations
 from spartax.quantize.lsq import lsq
 from spartax.quantize.pact import pact
 from spartax.quantize.quantize import quantize
@@ -13,15 +15,17 @@ from spartax.quantize.reste import estimating_error, gradient_stability, reste
 
 __all__ = [
     "Grid",
+    "activations",
     "calibrations",
     "estimating_error",
     "gradient_stability",
     "grids",
     "lsq",
+    "observers",
     "pact",
     "quantize",
     "reste",
     "roundings",
 ]
 
-__getattr__, __dir__ = catalog.exports(__name__, grids, calibrations, roundings)
+__getattr__, __dir__ = catalog.exports(__name__, grids, calibrations, observers, roundings)

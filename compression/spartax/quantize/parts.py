@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from spartax.arrays import LowRank, Masked, Quantized, Sum
+from spartax.arrays import LowRank, Masked, Quantized, QuantizedInputs, Sum
 from spartax.arrays.verbs import is_leaf, map_arrays
 from spartax.records import Layout
 
@@ -43,6 +43,11 @@ def _(weight: Quantized, layout: Layout) -> Parts:
 
 @parts.register
 def _(weight: Masked, layout: Layout) -> Parts:
+    return parts(weight.weight, layout)
+
+
+@parts.register
+def _(weight: QuantizedInputs, layout: Layout) -> Parts:
     return parts(weight.weight, layout)
 
 

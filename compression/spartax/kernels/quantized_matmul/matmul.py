@@ -18,13 +18,14 @@ def quantized_matmul(
     """`y = x @ w.T` for `w[o, k] = (value(code[o, k]) - zero[o, group of k]) * scale[o, group of k]`.
 
     Args:
-      x: `[M, K]`, float32, bfloat16 or float16.
+      x: `[M, K]`, float32, bfloat16 or float16, or int8.
       data: the codes, `[O, K]` or `[O, bytes]`; see `Form`.
       scale: `[O, groups]` with groups that divide K; floats, or uint8 shared exponents.
       zero: zero points of the same shape, or None.
       form: what the arrays mean.
       path: "reference", "xla" or "tpu" (`choose`).
-      int8: round each row of x to int8 with the scale `max|row| / 127`, and multiply integers.
+      int8: round each row of x to int8 with the scale `max|row| / 127`, and multiply integers. An x of int8 codes is
+        taken as it is.
 
     Returns:
       float32 `[M, O]`, summed in float32 or int32. Differentiable in x and in a floating scale; the derivative of an
