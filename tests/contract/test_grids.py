@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import spartax as sx
-from spartax import catalog, quantize
+from spartax import catalog, checkpoint, quantize
 from spartax.kernels import levels
 from spartax.kernels.bits import packed_length
 from spartax.quantize.records import Grid
@@ -59,3 +60,18 @@ def test_storage_is_the_packed_width_and_bit_exact(name):
     np.testing.assert_allclose(info["w"]["relative_error"], error, rtol=1e-4)
     assert info["w"]["bits"] == grid.bits
     assert info["w"]["levels"] == grid.levels
+
+
+def test_on_disk_every_grid_has_its_size_and_its_bits(tmp_path):
+    """One checkpoint of all: codes, scales and zero points by hand, and a little for the description."""
+    weight = jnp.asarray(np.random.default_rng(4).normal(size=(1024, 96)), jnp.float32)
+    params, size = {}, 0
+    for name, grid in GRIDS.items():
+        params[name] = plugs.run(quantize.quantize(grid), {"w": weight}, GIVEN)[0]["w"]
+        each = {"float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}[grid.scale_dtype]
+        each += {None: 0, "int8": 1, "float16": 2}[grid.zero]
+        blocks = int(np.prod(grid.scale_shape(weight.shape, GIVEN.layouts["w"])))
+        size += 1024 * 96 * grid.bits // 8 + each * blocks
+    sx.save(tmp_path / "c", params)
+    assert checkpoint.size_on_disk(tmp_path / "c") <= 1.03 * size + 2**16
+    jax.tree.map(np.testing.assert_array_equal, sx.restore(tmp_path / "c"), params)
