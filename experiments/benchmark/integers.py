@@ -3,8 +3,8 @@
 Paper: Nagel et al., "A white paper on neural network quantization" (arXiv 2106.08295), section 2: nearest rounding, one
 symmetric scale for each output channel.
 Command: python -m experiments.run --config=experiments/benchmark/integers.py --config.bits=4
-Time: about half a minute on two CPU cores, with the training of the network once.
-Expected: not measured yet.
+Time: about 11 s on two CPU cores, once the dense network is trained.
+Expected: with seed 0 clean 97.5 %, worst of the attacks 80.8 %, 23,067 bytes.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
 Paper: "Is Complexity Required for Neural Network Pruning?" (arXiv 2209.14624). `allocation` is "uniform", the same
 sparsity in every layer, or "pooled", one ranking over all of them.
 Command: python -m experiments.run --config=experiments/benchmark/magnitude.py --config.sparsity=0.7
-Time: about half a minute on two CPU cores, with the training of the network once.
-Expected: not measured yet.
+Time: about 13 s on two CPU cores, once the dense network is trained.
+Expected: with seed 0 clean 89.0 %, worst of the attacks 49.5 % (82.4 % dense), 52,793 bytes.
 """
 
 from ml_collections import ConfigDict

@@ -3,6 +3,7 @@
 from spartax.measure.accuracy import accuracy, correct
 from spartax.measure.latency import Latency, latency
 from spartax.measure.macs import Macs, macs
+from spartax.measure.page import page
 from spartax.measure.plot import plot
 from spartax.measure.record import Record, append, environment, read
 from spartax.measure.report import markdown
@@ -23,6 +24,7 @@ __all__ = [
     "latency",
     "macs",
     "markdown",
+    "page",
     "plot",
     "read",
     "robustness",

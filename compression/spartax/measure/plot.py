@@ -7,9 +7,9 @@ from typing import Any
 from spartax.measure import report
 from spartax.measure.record import Record
 
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#44AA99", "#999933", "#332288")
-_MARKERS = "oD^vP*X<>p"
-_GRAY = "#555555"
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#44AA99", "#999933", "#332288")
+MARKERS = "oD^vP*X<>p"
+GRAY = "#555555"
 
 
 def plot(records: Sequence[Record], path: str | os.PathLike, title: str = "") -> None:
@@ -36,18 +36,18 @@ def plot(records: Sequence[Record], path: str | os.PathLike, title: str = "") ->
     figure = matplotlib.figure.Figure(figsize=(9.0, 5.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     table = sorted(report.rows(records), key=lambda row: -row.size)
-    styles = iter([(c, m) for c, m in zip(_COLORS, _MARKERS)] * (len(table) // len(_COLORS) + 1))
+    styles = iter([(c, m) for c, m in zip(COLORS, MARKERS)] * (len(table) // len(COLORS) + 1))
     gap = (
         table[0].size * table[min(1, len(table) - 1)].size
     ) ** 0.5  # between the two largest there is room for a word
     for row in table:
         role = row.records[0].role
-        color, marker = next(styles) if role == "method" else (_GRAY, "s" if role == "dense" else "x")
+        color, marker = next(styles) if role == "method" else (GRAY, "s" if role == "dense" else "x")
         height = _point(axes, row, color, marker)
         if role != "method":
-            axes.axhline(height, color=_GRAY, linewidth=0.9, linestyle="-" if role == "dense" else ":", zorder=1)
+            axes.axhline(height, color=GRAY, linewidth=0.9, linestyle="-" if role == "dense" else ":", zorder=1)
             place = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(row.name, (gap, height), fontsize=8, color=_GRAY, **place)
+            axes.annotate(row.name, (gap, height), fontsize=8, color=GRAY, **place)
     _decorate(axes, records[0], title)
     figure.savefig(path)
 

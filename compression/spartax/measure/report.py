@@ -39,14 +39,14 @@ def rows(records: Sequence[Record]) -> list[Row]:
 
 def _row(group: list[Record]) -> Row:
     first = group[0]
-    robust = {name: _spread([r.robust[name] for r in group], first.examples) for name in first.robust}
-    clean = _spread([r.clean for r in group], first.examples)
+    robust = {name: spread([r.robust[name] for r in group], first.examples) for name in first.robust}
+    clean = spread([r.clean for r in group], first.examples)
     attacked = [r.worst for r in group if r.robust and r.worst is not None]  # no attack leaves no robust number
-    worst = _spread(attacked, first.examples) if len(attacked) == len(group) else None
+    worst = spread(attacked, first.examples) if len(attacked) == len(group) else None
     return Row(tuple(group), first.method, statistics.fmean(r.bytes_disk for r in group), clean, robust, worst)
 
 
-def _spread(values: list[float], examples: int) -> tuple[float, float]:
+def spread(values: list[float], examples: int) -> tuple[float, float]:
     """Mean and standard deviation over seeds; of one seed, the value and the 95 % half-width from `examples` images."""
     mean = statistics.fmean(values)
     if len(values) > 1:
