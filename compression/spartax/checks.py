@@ -25,6 +25,12 @@ def in_range(name: str, value: float, low: float, high: float, *, open_high: boo
         raise ValueError(f"{name} must be in [{low}, {high}{')' if open_high else ']'}; got {value!r}.")
 
 
+def positive(name: str, value: float) -> None:
+    """`value` must be a finite number above zero."""
+    if not isinstance(value, (int, float, np.number)) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a finite number above 0; got {value!r}.")
+
+
 def positive_int(name: str, value: int, *, least: int = 1) -> None:
     """`value` must be an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:

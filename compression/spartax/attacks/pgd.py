@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from spartax import checks
-from spartax.attacks import losses, objective, threats
+from spartax.attacks import losses, noise, objective, threats
 from spartax.attacks.network import Problem, on_any_mesh, problem
 from spartax.records import Array, Attack, LogitsFn
 
@@ -18,7 +18,7 @@ class Climb(NamedTuple):
     loss: losses.Loss
     steps: int
     size: float
-    random_start: bool
+    random_start: bool | float
     targeted: bool
 
 
@@ -29,7 +29,7 @@ def pgd(
     steps: int = 20,
     step_size: float | None = None,
     restarts: int = 1,
-    random_start: bool = True,
+    random_start: bool | float = True,
     loss: losses.Loss | None = None,
     targeted: bool = False,
 ) -> Attack:
@@ -45,7 +45,8 @@ def pgd(
       steps: gradient steps of one run.
       step_size: length of a step in the norm, in pixel units; `2.5 * eps / steps` when left out.
       restarts: number of runs.
-      random_start: start at a random allowed image instead of at `x`.
+      random_start: start at a random allowed image instead of at `x`; a number is the standard deviation of Gaussian
+        noise to start with instead, such as 0.001 where the loss has no gradient at `x` itself.
       loss: `(logits, y) -> [B]`, or `(logits, y, targets) -> [B]` when targeted; cross-entropy when left out.
       targeted: the attack then takes `targets` [B], the classes to reach, and only they count as success.
 
@@ -61,6 +62,7 @@ def pgd(
     checks.positive_int("restarts", restarts)
     size = 2.5 * eps / steps if step_size is None else step_size
     checks.in_range("step_size", size, 0.0, float("inf"), open_high=True)
+    checks.in_range("random_start", random_start, 0.0, float("inf"), open_high=True)
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts must be 1 without random_start (all runs would be equal); got {restarts!r}.")
     loss = loss or (losses.ce_targeted if targeted else losses.cross_entropy)
@@ -98,10 +100,17 @@ def run(climb: Climb, given: Problem, targets: Array | None, restart: Array, bes
         moved = climb.ball.project(x + climb.size * climb.ball.ascent(seen.gradient), given.x)
         return moved, consider(best, x, seen)
 
-    x = climb.ball.start(keys, given.x) if climb.random_start else given.x
+    x = first(climb, given.x, keys)
     x, best = jax.lax.fori_loop(0, climb.steps, step, (x, best))
     last = objective.forward(given.network, climb.loss, x, given.y, objective.fold(keys, climb.steps), targets)
     return consider(best, x, last)
+
+
+def first(climb: Climb, x: Array, keys: Array) -> Array:
+    """Where a run starts."""
+    if climb.random_start is True:
+        return climb.ball.start(keys, x)
+    return climb.ball.project(x + climb.random_start * noise.normal(keys, x), x) if climb.random_start else x
 
 
 def _aims(targets: Array | None, given: Problem, targeted: bool) -> Array | None:

@@ -14,10 +14,12 @@ from spartax.train.overfitting import Overfitting, overfitting
 from spartax.train.pull_removed import pull_removed
 from spartax.train.refresh import Method, Refresh, begin, make_refresh, restart_moments
 from spartax.train.step import State, init_state, make_step
+from spartax.train.sustainability import Activations, most_vulnerable, sustainability
 from spartax.train.validation import Best, Validation, validation
 from spartax.train.warm_up import warm_up
 
 __all__ = [
+    "Activations",
     "Best",
     "Checkpoints",
     "Log",
@@ -43,10 +45,12 @@ __all__ = [
     "make_refresh",
     "make_step",
     "mixed_precision",
+    "most_vulnerable",
     "overfitting",
     "pull_removed",
     "reestimate_batch_stats",
     "restart_moments",
+    "sustainability",
     "swa",
     "tensorboard",
     "validation",

@@ -16,11 +16,15 @@ class Network(NamedTuple):
       forward: `x -> (logits [B, K], updates)` in training mode; `updates` holds the collections that the pass changed,
         such as `{"batch_stats": ...}`, and is empty for most networks.
       variables: the weights as they are now (compressed leaves among them), for losses that look at weights.
+      trainable: the trained arrays among them, None elsewhere (`tree.split`).
+      at: `trainable -> network` with these instead, for losses that move the weights; None where there is no such.
     """
 
     logits: LogitsFn
     forward: Callable[[Array], tuple[Array, dict[str, Any]]]
     variables: Params = None
+    trainable: Params = None
+    at: Callable[[Params], "Network"] | None = None
 
 
 class Loss(Protocol):

@@ -99,10 +99,13 @@ def make_step(
 
     @functools.partial(jax.jit, donate_argnums=0)
     def compiled(state: State, key: Array, x: Array, y: Array) -> tuple[State, Array]:
-        def value(trainable: Params) -> tuple[Array, dict[str, Any]]:
+        def at(trainable: Params) -> Network:
             variables = state._replace(trainable=trainable).variables
-            network = Network(functools.partial(apply, variables), functools.partial(forward, variables), variables)
-            return loss(network, key, x, y)
+            ways = functools.partial(apply, variables), functools.partial(forward, variables)
+            return Network(*ways, variables, trainable, at)
+
+        def value(trainable: Params) -> tuple[Array, dict[str, Any]]:
+            return loss(at(trainable), key, x, y)
 
         (total, updates), gradients = jax.value_and_grad(value, has_aux=True)(state.trainable)
         changes, opt_state = tx.update(gradients, state.opt_state, state.trainable)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from spartax import checks
 from spartax.records import Array
+from spartax.train.divergence import cross_entropy
 from spartax.train.losses import fgsm_rs
 from spartax.train.network import Loss, Network
 
@@ -57,7 +58,7 @@ def aaer(
         ends = fgsm_rs.one_step(network, key, x, y, eps, step, start, clamp)
         logits, updates = network.forward(ends.end)
         logits = logits.astype(jnp.float32)
-        before, after = fgsm_rs.cross_entropy(ends.logits, y), fgsm_rs.cross_entropy(logits, y)
+        before, after = cross_entropy(ends.logits, y), cross_entropy(logits, y)
         abnormal = jax.lax.stop_gradient(before > after)
         moved = jnp.sum((logits - ends.logits) ** 2, axis=1)
         spread = _mean(moved, abnormal) - jax.lax.stop_gradient(_mean(moved, ~abnormal))

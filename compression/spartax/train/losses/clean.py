@@ -1,9 +1,9 @@
 """`clean`: cross-entropy on the images as they are."""
 
 import jax.numpy as jnp
-import optax
 
 from spartax.records import Array
+from spartax.train.divergence import cross_entropy
 from spartax.train.network import Loss, Network
 
 
@@ -17,7 +17,6 @@ def clean() -> Loss:
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         del key
         logits, updates = network.forward(x)
-        losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), y)
-        return jnp.mean(losses), updates
+        return jnp.mean(cross_entropy(logits, y)), updates
 
     return loss

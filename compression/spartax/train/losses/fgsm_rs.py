@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from spartax import checks
 from spartax.records import Array
+from spartax.train.divergence import cross_entropy
 from spartax.train.network import Loss, Network
 
 
@@ -60,11 +60,6 @@ def check(eps: float, step: float, start: float) -> None:
     """The options of a single step."""
     for name, value in (("eps", eps), ("step", step), ("start", start)):
         checks.in_range(name, value, 0.0, math.inf, open_high=True)
-
-
-def cross_entropy(logits: Array, y: Array) -> Array:
-    """Cross-entropy of each example, float32 [B]."""
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), y)
 
 
 def one_step(

@@ -1,13 +1,12 @@
 """`pgd_at`: cross-entropy on attacked images."""
 
-import jax
-
 from spartax.records import Array, Attack
+from spartax.train.attacked import attacked
 from spartax.train.losses.clean import clean
 from spartax.train.network import Loss, Network
 
 
-def pgd_at(attack: Attack) -> Loss:
+def pgd_at(attack: Attack, base: Loss | None = None) -> Loss:
     """Adversarial training: `mean_i CE(f(x_i'), y_i)`, `x' = attack(f, x, y)` against the network as it is now.
 
     The attack sees the network in evaluation mode and no gradient goes through it. See Madry et al., "Towards deep
@@ -15,14 +14,14 @@ def pgd_at(attack: Attack) -> Loss:
 
     Args:
       attack: usually `attacks.pgd(eps, steps=7)`; its cost is `steps` extra forward and backward passes.
+      base: the loss on the attacked images, such as `train.label_smoothing()`; `train.clean()` when left out.
 
     Returns:
       `loss(network, key, x, y) -> (value, updates)`, see `train.Loss`.
     """
-    plain = clean()
+    inner = clean() if base is None else base
 
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
-        attacked = jax.lax.stop_gradient(attack(key, network.logits, x, y))
-        return plain(network, key, attacked, y)
+        return inner(network, key, attacked(attack, network, key, x, y), y)
 
     return loss
