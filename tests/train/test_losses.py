@@ -127,7 +127,7 @@ def test_the_inner_problem_is_solved(norm, eps):
     kernel = jnp.asarray([[3.0, -2.0, 0.0], [1.0, 4.0, -1.0]])
     flat = lambda x: x @ kernel  # noqa: E731
     find = farthest(divergence, eps, norm, 20, None)
-    moved = jax.jit(lambda: find(train.Network(flat, lambda x: (flat(x), {})), KEY, X, Y, flat(X)))()
+    moved = jax.jit(lambda: find(train.Network(flat, lambda x: (flat(x), {})), KEY, X, flat(X)))()
     found = np.asarray(divergence(flat(X), flat(moved)))
     ticks = np.linspace(-eps, eps, 41)
     grid = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)

@@ -13,7 +13,7 @@ from spartax.train.network import Network
 
 NOISE = 0.001  # of the start, since a distance from the logits at x has no gradient at x
 
-Farthest = Callable[[Network, Array, Array, Array, Array], Array]  # (network, key, x, y, target [B, K]) -> x'
+Farthest = Callable[[Network, Array, Array, Array], Array]  # (network, key, x, target [B, K]) -> x'
 
 
 def attacked(attack: Attack, network: Network, key: Array, x: Array, y: Array) -> Array:
@@ -26,8 +26,7 @@ def farthest(
 ) -> Farthest:
     """The images of the ball whose logits are farthest from `target`, by PGD that starts at `x + 0.001 N(0, 1)`.
 
-    `distance(target [B, K], logits [B, K]) -> [B]`. As always with `attacks.pgd`, a misclassified iterate is kept
-    before others, and then the farthest.
+    `distance(target [B, K], logits [B, K]) -> [B]`. Of all iterates the farthest is kept, whatever its class.
 
     Raises:
       ValueError: as `attacks.pgd`.
@@ -35,11 +34,19 @@ def farthest(
     climb = functools.partial(attacks.pgd, eps, norm, steps=steps, step_size=step_size, random_start=NOISE)
     climb()  # bad options are refused now
 
-    def find(network: Network, key: Array, x: Array, y: Array, target: Array) -> Array:
+    def find(network: Network, key: Array, x: Array, target: Array) -> Array:
         target = jax.lax.stop_gradient(target)
-        return attacked(climb(loss=lambda logits, y: distance(target, logits)), network, key, x, y)
+        attack = climb(loss=lambda logits, y: distance(target, logits[:, :-1]))
+        # PGD prefers misclassified iterates; with a class more, that is never predicted, as label, all are
+        never = jnp.full(x.shape[0], target.shape[1], jnp.int32)
+        return attacked(attack, network._replace(logits=lambda x: _one_more(network.logits(x))), key, x, never)
 
     return find
+
+
+def _one_more(logits: Array) -> Array:
+    """The logits with those of another class, below all others."""
+    return jnp.concatenate([logits, jnp.min(logits, axis=1, keepdims=True) - 1.0], axis=1)
 
 
 def averaged_updates(*updates: dict[str, Any]) -> dict[str, Any]:

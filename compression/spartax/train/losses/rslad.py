@@ -22,7 +22,7 @@ def rslad(
 
     `x'` is where `KL(t(x) || f(x'))` is largest in the ball, by PGD from `x + 0.001 N(0, 1)`. As
     published the divergence is a mean over classes too, so that it is K times smaller than that of `train.trades`.
-    The labels decide nothing but which iterate of PGD is kept. See Zi et al., "Revisiting Adversarial Robustness
+    See Zi et al., "Revisiting Adversarial Robustness
     Distillation: Robust Soft Labels Make Student Better" (arXiv 2108.07969).
 
     Args:
@@ -43,9 +43,10 @@ def rslad(
     find = farthest(divergence, eps, norm, steps, step_size)
 
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
+        del y
         clean, first = network.forward(x)
         target = taught(teacher, x, clean)
-        attacked, second = network.forward(find(network, key, x, y, target))
+        attacked, second = network.forward(find(network, key, x, target))
         each = robust * divergence(target, attacked) + (1 - robust) * divergence(target, clean)
         return jnp.mean(each) / clean.shape[1], averaged_updates(first, second)
 

@@ -52,7 +52,7 @@ def smooth_comp_sum(
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         (clean, first) = network.forward(x)
         seen = network._replace(logits=lambda x: _margins(network.logits(x), y))
-        attacked, second = network.forward(find(seen, key, x, y, seen.logits(x)))
+        attacked, second = network.forward(find(seen, key, x, seen.logits(x)))
         moved = optax.safe_norm(_margins(attacked, y) - _margins(clean, y), 1e-12, axis=1)
         return jnp.mean(comp_sum(clean, y, tau, rho) + nu * moved), averaged_updates(first, second)
 

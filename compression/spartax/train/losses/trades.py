@@ -37,7 +37,7 @@ def trades(
     find = farthest(divergence, eps, norm, steps, step_size)
 
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
-        moved = find(network, key, x, y, network.logits(x))
+        moved = find(network, key, x, network.logits(x))
         (clean, first), (attacked, second) = network.forward(x), network.forward(moved)
         value = jnp.mean(cross_entropy(clean, y)) + beta * jnp.mean(divergence(clean, attacked))
         return value, averaged_updates(first, second)
