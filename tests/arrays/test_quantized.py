@@ -1,7 +1,5 @@
 """Formats whose codes are not integers, and zero points between codes, where products are of integers."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 
 import spartax as sx
 from spartax import quantize
+from spartax.arrays import QuantizedInputs
 from spartax.kernels.quantized_matmul import Form, quantized_matmul
 from spartax.records import Evidence, Layout
 from tests import plugs
@@ -35,7 +34,7 @@ def test_int8_activations_meet_what_codes_stand_for(name):
     weight = leaf(name)
     step = np.abs(X).max(1, keepdims=True) / np.float32(127)
     want = np.rint(X / step) * step @ np.asarray(plugs.dense(weight))
-    asked = dataclasses.replace(weight, activations="int8")
+    asked = QuantizedInputs(weight)
     np.testing.assert_allclose(sx.compressed(lambda w, x: x @ w)(asked, X), want, rtol=1e-4, atol=1e-4)
 
 
