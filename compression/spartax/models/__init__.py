@@ -17,6 +17,7 @@ from spartax.models.mlp import MLP
 from spartax.models.resnet import ResNet, preact_resnet18, resnet18
 from spartax.models.resnet2b import ResNet2B
 from spartax.models.resnet_cifar import resnet8, resnet20, resnet32, resnet56, resnet_cifar
+from spartax.models.save import save
 from spartax.models.vgg import VGG, vgg16_bn
 from spartax.models.vit import ViT
 from spartax.models.wide_resnet import wide_resnet
@@ -45,6 +46,7 @@ __all__ = [
     "resnet32",
     "resnet56",
     "resnet_cifar",
+    "save",
     "vgg16_bn",
     "wide_resnet",
 ]

@@ -94,14 +94,14 @@ def _read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, st
 
 def _recognize(path: str | pathlib.Path, tensors: Tensors) -> tuple[str, _Family]:
     """The family most of whose marks are there; on equal terms the one with more marks."""
-    found = {name: sum(mark in tensors for mark in family.marks) for name, family in _FAMILIES.items()}
-    name = max(found, key=lambda n: (found[n] / len(_FAMILIES[n].marks), found[n]))
-    missing = [mark for mark in _FAMILIES[name].marks if mark not in tensors]
+    found = {name: sum(mark in tensors for mark in family.marks) for name, family in FAMILIES.items()}
+    name = max(found, key=lambda n: (found[n] / len(FAMILIES[n].marks), found[n]))
+    missing = [mark for mark in FAMILIES[name].marks if mark not in tensors]
     if not missing:
-        return name, _FAMILIES[name]
+        return name, FAMILIES[name]
     nearest = f"; nearest is {name}, which also needs {', '.join(missing)}" if found[name] else ""
     raise ValueError(
-        f"{path} holds none of the known architectures {', '.join(_FAMILIES)}{nearest}. "
+        f"{path} holds none of the known architectures {', '.join(FAMILIES)}{nearest}. "
         f"Its tensors: {', '.join(sorted(tensors)[:20])}{' ...' if len(tensors) > 20 else ''}."
     )
 
@@ -115,7 +115,7 @@ def _flattened_side(path: str | pathlib.Path, tensors: Tensors, family: _Family)
     if family.last is None:
         return None
     channels = tensors[family.last].shape[0]
-    linear = _torch_name(("params", "linear1", "kernel"), family)
+    linear = torch_name(("params", "linear1", "kernel"), family)
     inputs = tensors[linear].shape[1]
     side = math.isqrt(inputs // channels)
     if side * side * channels != inputs:
@@ -123,7 +123,7 @@ def _flattened_side(path: str | pathlib.Path, tensors: Tensors, family: _Family)
     return side
 
 
-def _torch_name(leaf: Sequence[str], family: _Family) -> str:
+def torch_name(leaf: Sequence[str], family: _Family) -> str:
     """`("params", "layer1_0", "conv1", "kernel") -> "layer1.0.conv1.weight"`."""
     modules = [family.modules.get(module, re.sub(r"_(\d+)$", r".\1", module)) for module in leaf[1:-1]]
     return ".".join([*modules, _LEAVES[leaf[-1]]])
@@ -132,7 +132,7 @@ def _torch_name(leaf: Sequence[str], family: _Family) -> str:
 def _translate(what: str, tensors: Tensors, template: Params, family: _Family, side: int | None) -> Params:
     """Fill the tree of shapes `template` from the tensors; every leaf and every tensor must find its partner."""
     leaves: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(template)
-    names = {leaf: _torch_name(leaf, family) for leaf in leaves}
+    names = {leaf: torch_name(leaf, family) for leaf in leaves}
     arrays = {
         leaf: _to_flax(tensors[name], side if leaf[1] == "linear1" else None)
         for leaf, name in names.items()
@@ -195,7 +195,7 @@ def _count(tensors: Tensors, pattern: str, start: int = 0) -> int:
 
 
 _SHORTCUT = {"shortcut": "shortcut.0", "shortcut_bn": "shortcut.1"}
-_FAMILIES = {
+FAMILIES = {
     "cnn_a": _Family(
         ("0.weight", "2.weight", "5.weight", "7.weight"),
         _cnn_a,

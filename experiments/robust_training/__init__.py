@@ -1,0 +1,1 @@
+"""Networks made robust here, from random weights, on CIFAR-10."""
