@@ -15,12 +15,14 @@ def kl() -> Observer:
 
     For a range, P is the histogram with everything outside moved into its end bins; Q is what is left of the histogram
     inside when each code spreads its count evenly over the bins in use (P > 0) that round to it. Both with a floor of
-    1e-4 in all. Ranges of fewer bins than there are codes, where Q is trivially P, are not candidates.
+    1e-4 in all. The bin of zero counts as its neighbor does: zeros behind a ReLU have a code in any range, and would
+    outweigh all else. Ranges of fewer bins than there are codes, where Q is trivially P, are not candidates.
     Migacz, 8-bit inference with TensorRT, GTC 2017; Wu et al., arXiv 2004.09602.
     """
 
     def fit(seen: Seen, grid: Uniform) -> tuple[Array, Array]:
-        low, high = shrunk(seen)
+        (low, high), zero = shrunk(seen), len(seen.counts) // 2
+        seen = seen._replace(counts=seen.counts.at[zero].set(seen.counts[zero + 1]))
         best = jnp.argmin(jax.vmap(lambda low, high: _divergence(seen, grid, low, high))(low, high))
         return low[best], high[best]
 
