@@ -79,6 +79,12 @@ def fake(shape, per=None):
     return sx.arrays.FakeQuantized(normal(*shape), sx.arrays.LearntStep(scale, 4))
 
 
+def fixed_point(shape, bits, point=4.3, **options):
+    single = (1,) * len(shape)
+    words = sx.arrays.FixedPoint(jnp.full(single, bits, jnp.int32), jnp.full(single, point), **options)
+    return sx.arrays.FakeQuantized(normal(*shape), words)
+
+
 def fake_inputs(weight, quantizer=None):
     return sx.arrays.FakeInputs(weight, quantizer or sx.arrays.LearntStep(jnp.float32(0.3), 4, jnp.array(False)))
 
@@ -128,6 +134,9 @@ def examples(shape):
         "FakeQuantized sign": sx.arrays.FakeQuantized(
             normal(*shape), sx.arrays.Sign(jnp.full((1,) * len(shape), 2 * 2**16), scaled=True)
         ),
+        "FakeQuantized fixed point": fixed_point(shape, 6),
+        "FakeQuantized 12-bit words": fixed_point(shape, 12, 9.0),
+        "FakeQuantized 2-hot": fixed_point(shape, 8, 5.0, rounding="half_up", k_hot=2),
         "FakeInputs of FakeQuantized": fake_inputs(fake(shape)),
         "FakeInputs clipped": fake_inputs(normal(*shape), sx.arrays.LearntClip(jnp.float32(1.5), 4)),
         "Thresholded": sx.Thresholded(normal(*shape), jnp.float32(1.02), -1, 2),

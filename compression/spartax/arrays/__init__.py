@@ -5,6 +5,7 @@ from spartax.arrays.block_diagonal import BlockDiagonal
 from spartax.arrays.block_sparse import BlockSparse, block_sparse
 from spartax.arrays.fake_inputs import FakeInputs
 from spartax.arrays.fake_quantized import FakeQuantized
+from spartax.arrays.fixed_point import FixedPoint
 from spartax.arrays.learnt_clip import LearntClip
 from spartax.arrays.learnt_step import LearntStep
 from spartax.arrays.lowrank import LowRank
@@ -31,6 +32,7 @@ __all__ = [
     "Depthwise",
     "FakeInputs",
     "FakeQuantized",
+    "FixedPoint",
     "Leaf",
     "LearntClip",
     "LearntStep",

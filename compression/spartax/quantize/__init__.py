@@ -9,6 +9,7 @@ from spartax.quantize import calibrations, grids, observers, roundings
 from spartax.quantize.activations import activations
 from spartax.quantize.lsq import lsq
 from spartax.quantize.pact import pact
+from spartax.quantize.qfx import qfx
 from spartax.quantize.quantize import quantize
 from spartax.quantize.records import Grid
 from spartax.quantize.reste import estimating_error, gradient_stability, reste
@@ -23,6 +24,7 @@ __all__ = [
     "lsq",
     "observers",
     "pact",
+    "qfx",
     "quantize",
     "reste",
     "roundings",
