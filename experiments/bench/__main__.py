@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import bench
+from experiments.bench import kernels
 from spartax import catalog
 
 HELPERS = {"row"}
@@ -28,13 +29,15 @@ def known() -> list[str]:
 
 def table(title: str, rows: list) -> Table:
     shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for column in ("what", "median ms", "quartiles", "baseline", "median ms", "quartiles", "faster", "note"):
+    figures = list(rows[0].figures or {}) if rows else []
+    for column in ("what", "median ms", "quartiles", "baseline", "median ms", "quartiles", "faster", *figures, "note"):
         text = column in ("what", "baseline", "note")
         shown.add_column(column, justify="left" if text else "right", no_wrap=not text)
     for row in rows:
         ms = [[f"{1e3 * v:.3g}" for v in (t.median, t.low, t.high)] for t in (row.time, row.base)]
         cells = [[m, f"{low}-{high}"] for m, low, high in ms]
-        shown.add_row(row.name, *cells[0], row.baseline, *cells[1], f"{row.speedup:.2f}x", row.note)
+        more = [f"{row.figures[name]:.3g}" for name in figures]
+        shown.add_row(row.name, *cells[0], row.baseline, *cells[1], f"{row.speedup:.2f}x", *more, row.note)
     return shown
 
 
@@ -45,15 +48,23 @@ def main() -> int:
         "--quick", action="store_true", help="tiny sizes, to see that it runs; the numbers mean nothing"
     )
     parser.add_argument("--out", type=pathlib.Path, help="append one JSON line per row to this file")
+    chosen = parser.add_argument_group("of `kernels` alone")
+    chosen.add_argument("--cases", nargs="+", metavar="TEXT", help="rows whose name contains one of these")
+    chosen.add_argument("--size", type=int, help="side of the matrix")
+    chosen.add_argument("--batch", type=int, nargs="+", help="rows of the activation")
+    chosen.add_argument("--passes", nargs="+", choices=list(kernels.PASSES))
     options = parser.parse_args()
     for name in options.names:
         if name not in known():
             parser.error(f"no benchmark {name!r}; there are {', '.join(known())}")
+    wanted = {k: v for k in ("cases", "size", "batch", "passes") if (v := getattr(options, k)) is not None}
+    if wanted and options.names != ["kernels"]:
+        parser.error(f"--{' and --'.join(wanted)} choose rows of the benchmark `kernels`: name it alone")
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {platform.processor() or 'cpu'}")
     for name in options.names or known():
         module = importlib.import_module(f"experiments.bench.{name}")
-        rows = module.rows(options.quick)
+        rows = module.rows(options.quick, **wanted)
         console.print(table((module.__doc__ or name).splitlines()[0], rows))
         if options.out:
             with options.out.open("a") as file:

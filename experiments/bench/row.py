@@ -15,6 +15,7 @@ class Row(NamedTuple):
       time: seconds, median and quartiles.
       base: the same of the baseline.
       note: what the number must be read with (target, memory, ...).
+      figures: more numbers, a column each.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Row(NamedTuple):
     time: measure.Latency
     base: measure.Latency
     note: str = ""
+    figures: Mapping[str, float] | None = None
 
     @property
     def speedup(self) -> float:

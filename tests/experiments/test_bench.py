@@ -23,6 +23,27 @@ def test_rows_are_printed_and_written(tmp_path, monkeypatch, capsys):
     assert "rank 32" in capsys.readouterr().out
 
 
+def test_rows_of_kernels_are_chosen(tmp_path, monkeypatch, capsys):
+    chosen = ["--cases", "int8 per", "64 blocks, 90", "--batch", "2", "--passes", "forward", "input gradient"]
+    monkeypatch.setattr(sys, "argv", ["bench", "kernels", "--quick", *chosen, "--out", str(tmp_path / "rows.jsonl")])
+    assert bench.main() == 0
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert ["int8" in r["name"] for r in rows] == [False, False, True, True]
+    figures = rows[2]["figures"]
+    assert figures["moved MB"] == pytest.approx((256 * 256 + 4 * 256 + 4 * 2 * 512) / 1e6)  # codes, scales, x and y
+    assert figures["GFLOP"] == pytest.approx(2 * 2 * 256 * 256 / 1e9)
+    assert rows[3]["figures"]["GFLOP"] == pytest.approx(2 * figures["GFLOP"])
+    assert figures["reached"] == pytest.approx(figures["bound ms"] / (1e3 * rows[2]["time"][0]))
+    assert "temp MB" in capsys.readouterr().out
+
+
+def test_rows_are_chosen_of_kernels_only(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench", "lowrank", "--batch", "1"])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "--batch" in capsys.readouterr().err
+
+
 def test_unknown_benchmark_is_named(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "nothing"])
     with pytest.raises(SystemExit) as stop:
