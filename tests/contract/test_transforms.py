@@ -29,6 +29,7 @@ JOINS = {
     "quantize": lambda: quantize.quantize(quantize.integer(4, group=4)),
     "lsq": lambda: quantize.lsq(3, activations=4),
     "pact": lambda: quantize.pact(4),
+    "adapt": quantize.adapt,
     "qfx": lambda: quantize.qfx(6, activations=8),
     "reste": lambda: quantize.reste(100, activations=True),
     "activations": lambda: quantize.activations(8, observer=quantize.min_max()),

@@ -7,6 +7,7 @@
 from spartax import catalog
 from spartax.quantize import calibrations, grids, observers, roundings
 from spartax.quantize.activations import activations
+from spartax.quantize.adapt import adapt
 from spartax.quantize.lsq import lsq
 from spartax.quantize.pact import pact
 from spartax.quantize.qfx import qfx
@@ -17,6 +18,7 @@ from spartax.quantize.reste import estimating_error, gradient_stability, reste
 __all__ = [
     "Grid",
     "activations",
+    "adapt",
     "calibrations",
     "estimating_error",
     "gradient_stability",
