@@ -18,6 +18,7 @@ ALLOWED = {
     "checks": {"records"},
     "catalog": {"checks"},
     "knapsack": {"checks"},
+    "sharding": {"checks"},
     "kernels": BASE,
     "arrays": KERNELS,
     "tree": KERNELS | {"arrays"},
@@ -31,7 +32,7 @@ ALLOWED = {
     "compress": PROGRAM,
     "correct_bias": PROGRAM,
     "checkpoint": PROGRAM,
-    "train": PROGRAM | {"attacks", "checkpoint", "compress"},
+    "train": PROGRAM | {"attacks", "checkpoint", "compress", "sharding"},
     "measure": PROGRAM | {"attacks"},
     "__init__": {"*"},
 }

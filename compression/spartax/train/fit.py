@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from spartax import sharding
 from spartax.records import Array
 from spartax.train.checkpoints import Checkpoints, fingerprint, resume, save
 from spartax.train.logs import Log
@@ -44,6 +46,7 @@ def fit(
     batches: Iterable[tuple[Any, ...]],
     key: Array,
     *,
+    mesh: Mesh | None = None,
     refresh: Refresh | None = None,
     validate: Validation | None = None,
     keep: Checkpoints | None = None,
@@ -64,6 +67,8 @@ def fit(
       batches: `(x [B, ...], y [B], ...)`, as `data.batches` gives. A run that goes on from a checkpoint skips those it
         has seen: at no cost in a sequence, by drawing them from other iterables.
       key: PRNG key.
+      mesh: from `sharding.mesh`; every batch is split over its rows. Place the state on it before
+        (`sharding.replicate`, `sharding.shard_params`).
       refresh: from `train.make_refresh`: masks follow the schedule of a method; where a step is due for it, they are
         refreshed before that step, on its batch.
       validate: from `train.validation`: keeps the best weights in `state.best`, and may end training early.
@@ -78,7 +83,8 @@ def fit(
 
     Raises:
       NotFiniteError: a loss, gradient or weight is NaN or infinite; the error holds the last good state.
-      ValueError: there was no batch; see also `train.checkpoints` and `train.validation`.
+      ValueError: there was no batch, or the mesh does not divide one; see also `train.checkpoints` and
+        `train.validation`.
     """
     first, losses, print_of = int(state.step), [], {}
     state = state if validate is None else prepared(validate, state)
@@ -93,6 +99,7 @@ def fit(
         for x, y, *_ in _rest(batches, saved):
             if over(validate, state):
                 break
+            x, y = (x, y) if mesh is None else sharding.shard_batch((x, y), mesh)
             number = first + len(losses)
             if refresh is not None and refresh.due(number):
                 state = refresh.update(state, jax.random.fold_in(key, _REFRESH_KEYS + number), x, y)

@@ -1,0 +1,151 @@
+"""On eight devices everything gives what it gives on one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import spartax as sx
+from spartax import data, prune, quantize, sharding, train
+
+KEY = jax.random.key(0)
+APPLY = sx.compressed(lambda params, x: jax.nn.relu(x @ params["first"]) @ params["second"] + params["bias"])
+TX = optax.adam(1e-2)
+GRIDS = {"data": (8, 1, {}), "both": (2, 4, {"over": "model"}), "fully sharded": (8, 1, {"over": "data"})}
+
+
+@functools.cache
+def examples():
+    rng = np.random.default_rng(0)
+    x = rng.random((48, 16), np.float32)
+    return data.Dataset(x, (x.sum(1) > 8).astype(np.int32) + (x[:, 0] > 0.5), "made up", 3, ("a", "b", "c"))
+
+
+@functools.cache
+def dense_params():
+    rng = np.random.default_rng(1)
+    params = {"first": rng.normal(size=(16, 32)) / 4, "second": rng.normal(size=(32, 3)), "bias": np.zeros(3)}
+    return jax.tree.map(jnp.float32, params)
+
+
+def placed(tree, grid):
+    """The tree as this grid has it: whole everywhere, or split from 64 entries on."""
+    rows, columns, options = GRIDS[grid]
+    mesh = sharding.mesh(rows, columns)
+    return mesh, sharding.shard_params(tree, mesh, min_size=64, **options) if options else sharding.replicate(
+        tree, mesh
+    )
+
+
+def spec(x):
+    return tuple(x.sharding.spec)
+
+
+def close(a, b, tolerance=1e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), a, b)
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_mesh_takes_all_devices_or_says_why_not():
+    assert dict(sharding.mesh().shape) == {"data": 8, "model": 1}
+    assert dict(sharding.mesh(model=4).shape) == {"data": 2, "model": 4}
+    assert sharding.mesh(2, devices=jax.devices()[3:5]).devices.ravel().tolist() == jax.devices()[3:5]
+    for asked, told in (
+        ({"model": 3}, "mesh of 3 columns; there are 8 devices"),
+        ({"data": 2}, r"2 x 1 = 2 devices; there are 8 devices"),
+        ({"data": 4, "model": 4}, r"4 x 4 = 16 devices; there are 8"),
+        ({"model": 0}, "model must be an integer of at least 1; got 0"),
+        ({"model": 16}, "data must be an integer of at least 1; got 0"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            sharding.mesh(**asked)
+
+
+def test_large_arrays_are_split_along_the_longest_axis_that_divides():
+    mesh = sharding.mesh(2, 4)
+    sizes = {"wide": (6, 20), "tall": (20, 8), "square": (8, 8), "odd": (30, 8), "prime": (31, 5), "small": (4, 4)}
+    tree = {name: jnp.zeros(size) for name, size in sizes.items()} | {"note": "text", "none": None, "number": 3}
+    split = sharding.shard_params(tree, mesh, min_size=64)
+    assert {name: spec(split[name]) for name in sizes} == {
+        "wide": (None, "model"),
+        "tall": ("model", None),
+        "square": ("model", None),
+        "odd": (None, "model"),
+        "prime": (),
+        "small": (),
+    }
+    assert (split["note"], split["none"], split["number"]) == ("text", None, 3)
+    assert split["wide"].addressable_shards[0].data.shape == (6, 5)
+    with pytest.raises(ValueError, match="over must be one of 'data', 'model'; got 'modle'"):
+        sharding.shard_params(tree, mesh, over="modle")
+
+
+def test_masks_and_codes_are_split_and_compute_the_same():
+    x, mesh = examples().x[:8], sharding.mesh(2, 4)
+    eight_bits = quantize.quantize(quantize.integer(bits=8), quantize.absmax(), quantize.nearest())
+    for transform, where in ((prune.prune(prune.magnitude(), 0.5), (None, "model")), (eight_bits, ("model", None))):
+        one = sx.compress(APPLY, dense_params(), transform, batches=[x]).params
+        eight = sharding.shard_params(one, mesh, min_size=64)
+        split = [a for a in jax.tree.leaves(eight["first"]) if a.size == 16 * 32]
+        assert {spec(a) for a in split} == {where}  # codes are stored as [out, in]
+        close(APPLY(one, x), APPLY(eight, sharding.shard_batch(x, mesh)))
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    mesh = sharding.mesh(4, 2)
+    x = sharding.shard_batch({"x": np.zeros((12, 3)), "y": np.arange(12)}, mesh)
+    assert spec(x["x"]) == spec(x["y"]) == ("data",)
+    assert [s.data.tolist() for s in x["y"].addressable_shards][::2] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    with pytest.raises(ValueError, match=r"multiple of 4; got an array of shape \(10, 3\)"):
+        sharding.shard_batch(np.zeros((10, 3)), mesh)
+    with pytest.raises(ValueError, match=r"multiple of 4; got an array of shape \(\)"):
+        sharding.shard_batch((np.zeros((8, 3)), np.float32(1)), mesh)
+
+
+def noisy(network, key, x, y):
+    return train.clean()(network, key, x + 0.1 * jax.random.normal(key, x.shape), y)
+
+
+TRANSFORM = prune.rigl(0.5, prune.uniform(), end=6, every=2)
+REFRESH = train.make_refresh(TRANSFORM, noisy, TX, APPLY)
+
+
+@functools.cache
+def trained(masked, grid=None):
+    """Six steps; the state and losses, and how often the step was traced."""
+    variables, method = dense_params(), None
+    if masked:
+        variables, method = train.begin(TRANSFORM, APPLY, variables, examples().x, KEY)
+    state, traces = train.init_state(variables, TX, method=method), []
+
+    def counted(*given):
+        traces.append(1)
+        return noisy(*given)
+
+    mesh, state = (None, state) if grid is None else placed(state, grid)
+    batches = data.batches(examples(), 16, KEY, epochs=2)
+    step = train.make_step(counted, TX, APPLY)
+    refresh = REFRESH if masked else None
+    return *train.fit(step, state, batches, KEY, mesh=mesh, refresh=refresh, progress=False), len(traces)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("masked", [False, True], ids=["dense", "masked"])
+def test_training_gives_the_weights_of_one_device(masked, grid):
+    (one, losses, _), (eight, losses_8, traces) = trained(masked), trained(masked, grid)
+    close(losses, losses_8)
+    close(one.trainable, eight.trainable)
+    close(one.opt_state, eight.opt_state)
+    equal(one.fixed, eight.fixed)
+    where = {"data": (), "both": (None, "model"), "fully sharded": (None, "data")}[grid]
+    first = eight.trainable["first"].weight if masked else eight.trainable["first"]
+    moments = eight.opt_state[0].mu["first"].weight if masked else eight.opt_state[0].mu["first"]
+    for x in (first, moments, *([eight.fixed["first"].mask] if masked else [])):
+        assert x.sharding.is_equivalent_to(jax.sharding.NamedSharding(x.sharding.mesh, jax.P(*where)), 2)
+    assert traces == 1
