@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from experiments.common.subject import Subject
 from spartax import checkpoint, measure, tree
-from spartax.arrays import dense, is_leaf, nbytes, pack
+from spartax.arrays import dense, is_leaf, nbytes, pack, rounds_inputs, straight_through_inputs
 from spartax.attacks import AutoAttackResult
 from spartax.measure.accuracy import predictions
 from spartax.program import compressed
@@ -75,7 +75,8 @@ def record(
       folder: of the checkpoint.
       about: `method`, `options`, `role` of the record.
       start: `time.perf_counter()` when the work on it began.
-      routes: networks that the attacks work on, besides the dense form of this one.
+      routes: networks that the attacks work on, besides this one with its own gradients and, where it rounds
+        activations, straight through them.
       curve: radius -> attack of that radius, for the security curve.
       ensemble: from `attacks.autoattack`, run on top.
       timed: whether latency is measured.
@@ -83,7 +84,7 @@ def record(
     subject, test = bench.subject, bench.subject.test
     disk, packed = write(params, folder)
     network = Partial(bench.plain if not _has_leaves(params) else bench.apply, params)
-    routes = {"dense form": dense_form(subject, params), **(routes or {})}
+    routes = {**own_routes(bench, network), **(routes or {})}
     key = jax.random.key(bench.seed)
     found = measure.robustness(bench.attacks, network, test.x, test.y, key, BATCH, routes=routes)
     robust, warnings = found.robust, doubts(bench, network)
@@ -136,6 +137,19 @@ def security_curve(
         standing = standing & measured[eps]
         radii[f"{eps:.6g}"] = float(standing.mean())
     return radii
+
+
+def own_routes(bench: Bench, network: Partial) -> dict[str, Partial]:
+    """The network along its own gradients, which come first, and straight through activations that it rounds.
+
+    One that rounds none has the gradients of its dense form.
+    """
+    (params,) = network.args
+    if not rounds_inputs(params):
+        return {"own": dense_form(bench.subject, params)}
+    through = straight_through_inputs(params)
+    same = jax.tree.structure(through) == jax.tree.structure(params)
+    return {"own": network, **({} if same else {"straight-through": Partial(bench.apply, through)})}
 
 
 def dense_form(subject: Subject, params: Params) -> Partial:

@@ -20,6 +20,7 @@ from spartax.arrays.separable import Depthwise, Separable
 from spartax.arrays.sign import Sign
 from spartax.arrays.sum import Sum
 from spartax.arrays.thresholded import Thresholded
+from spartax.arrays.through import Through, rounds_inputs, straight_through_inputs
 from spartax.arrays.top_of_groups import TopOfGroups
 from spartax.arrays.tucker import Tucker
 from spartax.arrays.use import Use
@@ -49,6 +50,7 @@ __all__ = [
     "Sign",
     "Sum",
     "Thresholded",
+    "Through",
     "TopOfGroups",
     "Tucker",
     "Use",
@@ -59,4 +61,6 @@ __all__ = [
     "nbytes",
     "nm_sparse",
     "pack",
+    "rounds_inputs",
+    "straight_through_inputs",
 ]

@@ -1,0 +1,22 @@
+"""Question: how accurate is the network before quantization, clean and under attack?
+
+Command: python -m experiments.run --config=experiments/quantization/dense.py --config.network=cnn_a --config.data_dir=DIR
+Expected: the numbers that the network was published with, within the interval of the images taken.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.quantization import options
+
+
+def get_config() -> ConfigDict:
+    return options.base(method="dense", role="dense")
+
+
+def label(config: ConfigDict) -> str:
+    return config.method
+
+
+def build(config: ConfigDict) -> tuple:
+    del config
+    return ()

@@ -1,0 +1,25 @@
+"""Weights of 8 to 2 bits by four roundings, then activations too.
+
+    python -m experiments.sweep experiments/quantization/sweep.py
+    python -m experiments.sweep experiments/quantization/sweep.py --config.network=cnn_a --config.data_dir=DIR
+
+`--config.autoattack=True` adds AutoAttack; README.md has numbers and times.
+"""
+
+import pathlib
+from collections.abc import Iterator
+
+from experiments.common.sweeps import Run, grid
+from experiments.quantization.options import ROUNDINGS
+
+HERE = pathlib.Path(__file__).parent
+BITS = (8, 6, 4, 3, 2)
+SECONDS = 20  # of a run on two CPU cores, until there are runs to go by
+
+
+def runs() -> Iterator[Run]:
+    """The grid."""
+    yield from grid(HERE / "dense.py")
+    for inputs, bits in ((8, 8), (8, 4), (4, 4)):
+        yield from grid(HERE / "activations.py", bits=(bits,), inputs=(inputs,), observer=("min_max", "squared_error"))
+    yield from grid(HERE / "weights.py", rounding=ROUNDINGS, bits=BITS)
