@@ -1,6 +1,6 @@
 """Question: how accurate is the network before quantization, clean and under attack?
 
-Command: python -m experiments.run --config=experiments/quantization/dense.py --config.network=cnn_a --config.data_dir=DIR
+Command: python -m experiments.run --config=experiments/quantization/dense.py
 Expected: the numbers that the network was published with, within the interval of the images taken.
 """
 

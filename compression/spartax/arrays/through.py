@@ -1,4 +1,4 @@
-"""Rounded activations whose whole gradient passes, so that attacks are not fooled by what rounding and clipping hide."""
+"""Rounded activations whose whole gradient passes: attacks are not fooled by what rounding and clipping hide."""
 
 import dataclasses
 from typing import Any
