@@ -171,7 +171,7 @@ def test_saving_again_replaces_and_leaves_one_set_of_arrays(tmp_path):
     assert len(list((tmp_path / "c").iterdir())) == 2
 
 
-@pytest.mark.parametrize("step", ["_write_arrays", "_commit", "_flush"])
+@pytest.mark.parametrize("step", ["_write_arrays", "commit", "flush"])
 def test_a_save_that_fails_leaves_the_previous_checkpoint(tmp_path, monkeypatch, step):
     checkpoint.save(tmp_path / "c", {"w": jnp.ones(3)})
 
@@ -194,12 +194,12 @@ def test_a_process_killed_while_saving_leaves_the_previous_checkpoint(tmp_path):
         import os, signal
         import jax.numpy as jnp
         from spartax import checkpoint
-        flush = checkpoint._flush
+        flush = checkpoint.flush
         def die(path):
             flush(path)
             if path.name == "spec.json.tmp":
                 os.kill(os.getpid(), signal.SIGKILL)
-        checkpoint._flush = die
+        checkpoint.flush = die
         checkpoint.save({str(tmp_path / "c")!r}, {{"w": jnp.zeros((200, 200))}})
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "JAX_PLATFORMS": "cpu"})
