@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from spartax import checks
-from spartax.arrays import verbs
+from spartax.arrays import LearntClip, LearntStep, Sign, verbs
 
 Node = Any  # a JSON scalar, or a dictionary with the fields of one of _NODES
 Keep = Callable[[str, Any], str | int]  # (path, array) -> where it is kept
 _NODES = ({"dict"}, {"list"}, {"tuple"}, {"leaf", "fields"}, {"array", "shape", "at"}, {"numpy", "shape", "at"})
+_QUANTIZERS = (LearntClip, LearntStep, Sign)  # inside leaves of training, no leaves themselves
 _SCALARS = (type(None), bool, int, float, str)
 
 
@@ -31,7 +32,7 @@ def encode(node: Any, where: str, keep: Keep) -> Node:
     """
     if type(node) in _SCALARS:
         return node
-    if verbs.is_leaf(node):
+    if verbs.is_leaf(node) or type(node) in _QUANTIZERS:
         fields = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
         coded = {name: encode(value, f"{where}.{name}", keep) for name, value in fields.items()}
         return {"leaf": type(node).__name__, "fields": coded}
@@ -107,7 +108,7 @@ def dtype(node: Node) -> np.dtype:
 
 def _leaf_class(name: str, fields: set[str]) -> type:
     """The leaf class of this name, if it has exactly these fields."""
-    known: dict[str, Any] = {cls.__name__: cls for cls in verbs.Leaf.__subclasses__()}
+    known: dict[str, Any] = {cls.__name__: cls for cls in (*verbs.Leaf.__subclasses__(), *_QUANTIZERS)}
     if name not in known:
         raise ValueError(f"the checkpoint holds a {name}; known leaves are {', '.join(sorted(known))}.")
     own = {f.name for f in dataclasses.fields(known[name])}
