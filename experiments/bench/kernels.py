@@ -119,12 +119,15 @@ def _roof(kind: Any, quick: bool) -> tuple[float, float]:
     rows, size = (32, 128) if quick else (2048, 4096)
     x, w = jnp.ones((rows, size), kind), jnp.ones((size, size), kind)
     read, multiply = jax.jit(lambda v: jnp.sum(v, 1)), jax.jit(jnp.matmul)
-    return long.nbytes / _best(lambda: read(long)), 2 * rows * size**2 / _best(lambda: multiply(x, w))
+    seconds = 0.0 if quick else 2.0
+    operations = 2 * rows * size**2
+    return long.nbytes / _best(lambda: read(long), seconds), operations / _best(lambda: multiply(x, w), seconds)
 
 
-def _best(run: Callable[[], Any]) -> float:
-    times = []
-    for _ in range(6):
+def _best(run: Callable[[], Any], seconds: float) -> float:
+    """The fastest call of some seconds of calls: a limit, so that whatever disturbs it must not lower it."""
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
         start = time.perf_counter()
         jax.block_until_ready(run())
         times.append(time.perf_counter() - start)
@@ -132,7 +135,7 @@ def _best(run: Callable[[], Any]) -> float:
 
 
 def _memory(run: Callable, leaf: Any, x: Array) -> int:
-    found = jax.jit(run).lower(leaf, x).compile().memory_analysis()
+    found: Any = jax.jit(run).lower(leaf, x).compile().memory_analysis()
     return found.temp_size_in_bytes + found.output_size_in_bytes
 
 
