@@ -1,43 +1,21 @@
 """On eight devices everything gives what it gives on one."""
 
-import functools
+import os
+import pathlib
+import socket
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import spartax as sx
-from spartax import data, prune, quantize, sharding, train
+from spartax import prune, quantize, sharding
+from tests.sharded import APPLY, GRIDS, dense_params, examples, trained
 
-KEY = jax.random.key(0)
-APPLY = sx.compressed(lambda params, x: jax.nn.relu(x @ params["first"]) @ params["second"] + params["bias"])
-TX = optax.adam(1e-2)
-GRIDS = {"data": (8, 1, {}), "both": (2, 4, {"over": "model"}), "fully sharded": (8, 1, {"over": "data"})}
-
-
-@functools.cache
-def examples():
-    rng = np.random.default_rng(0)
-    x = rng.random((48, 16), np.float32)
-    return data.Dataset(x, (x.sum(1) > 8).astype(np.int32) + (x[:, 0] > 0.5), "made up", 3, ("a", "b", "c"))
-
-
-@functools.cache
-def dense_params():
-    rng = np.random.default_rng(1)
-    params = {"first": rng.normal(size=(16, 32)) / 4, "second": rng.normal(size=(32, 3)), "bias": np.zeros(3)}
-    return jax.tree.map(jnp.float32, params)
-
-
-def placed(tree, grid):
-    """The tree as this grid has it: whole everywhere, or split from 64 entries on."""
-    rows, columns, options = GRIDS[grid]
-    mesh = sharding.mesh(rows, columns)
-    return mesh, sharding.shard_params(tree, mesh, min_size=64, **options) if options else sharding.replicate(
-        tree, mesh
-    )
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def spec(x):
@@ -108,33 +86,6 @@ def test_a_batch_that_does_not_divide_is_refused():
         sharding.shard_batch((np.zeros((8, 3)), np.float32(1)), mesh)
 
 
-def noisy(network, key, x, y):
-    return train.clean()(network, key, x + 0.1 * jax.random.normal(key, x.shape), y)
-
-
-TRANSFORM = prune.rigl(0.5, prune.uniform(), end=6, every=2)
-REFRESH = train.make_refresh(TRANSFORM, noisy, TX, APPLY)
-
-
-@functools.cache
-def trained(masked, grid=None):
-    """Six steps; the state and losses, and how often the step was traced."""
-    variables, method = dense_params(), None
-    if masked:
-        variables, method = train.begin(TRANSFORM, APPLY, variables, examples().x, KEY)
-    state, traces = train.init_state(variables, TX, method=method), []
-
-    def counted(*given):
-        traces.append(1)
-        return noisy(*given)
-
-    mesh, state = (None, state) if grid is None else placed(state, grid)
-    batches = data.batches(examples(), 16, KEY, epochs=2)
-    step = train.make_step(counted, TX, APPLY)
-    refresh = REFRESH if masked else None
-    return *train.fit(step, state, batches, KEY, mesh=mesh, refresh=refresh, progress=False), len(traces)
-
-
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("masked", [False, True], ids=["dense", "masked"])
 def test_training_gives_the_weights_of_one_device(masked, grid):
@@ -149,3 +100,29 @@ def test_training_gives_the_weights_of_one_device(masked, grid):
     for x in (first, moments, *([eight.fixed["first"].mask] if masked else [])):
         assert x.sharding.is_equivalent_to(jax.sharding.NamedSharding(x.sharding.mesh, jax.P(*where)), 2)
     assert traces == 1
+
+
+@pytest.mark.parametrize("masked", ["dense", pytest.param("masked", marks=pytest.mark.nightly)])
+def test_two_processes_give_the_weights_of_one(masked, tmp_path):
+    """Four devices each; both end with everything, so each proves it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+    files = [tmp_path / f"{process}.npz" for process in range(2)]
+    calls = [[sys.executable, "-m", "tests.sharded", port, str(p), masked, str(file)] for p, file in enumerate(files)]
+    started = [subprocess.Popen(call, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True) for call in calls]
+    try:
+        said = [process.communicate(timeout=120)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in started] == [0, 0], said
+    state, losses, _ = trained(masked == "masked")
+    leaves = jax.tree.leaves((state.trainable, state.fixed))
+    for found in map(np.load, files):
+        assert found["devices"] == 4
+        close(found["losses"], losses)
+        close([found[f"arr_{number}"] for number in range(len(leaves))], leaves)

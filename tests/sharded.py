@@ -1,0 +1,85 @@
+"""A training run on any mesh; as a program, one of two processes that share it."""
+
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import spartax as sx
+from spartax import data, prune, sharding, train
+
+APPLY = sx.compressed(lambda params, x: jax.nn.relu(x @ params["first"]) @ params["second"] + params["bias"])
+TX = optax.adam(1e-2)
+GRIDS = {"data": (8, 1, {}), "both": (2, 4, {"over": "model"}), "fully sharded": (8, 1, {"over": "data"})}
+
+
+@functools.cache
+def examples():
+    rng = np.random.default_rng(0)
+    x = rng.random((48, 16), np.float32)
+    return data.Dataset(x, (x.sum(1) > 8).astype(np.int32) + (x[:, 0] > 0.5), "made up", 3, ("a", "b", "c"))
+
+
+@functools.cache
+def dense_params():
+    rng = np.random.default_rng(1)
+    params = {"first": rng.normal(size=(16, 32)) / 4, "second": rng.normal(size=(32, 3)), "bias": np.zeros(3)}
+    return jax.tree.map(jnp.float32, params)
+
+
+def placed(tree, grid):
+    """The mesh, and the tree as this grid has it: whole everywhere, or split from 64 entries on."""
+    rows, columns, options = GRIDS[grid]
+    mesh = sharding.mesh(rows, columns)
+    return mesh, sharding.shard_params(tree, mesh, min_size=64, **options) if options else sharding.replicate(
+        tree, mesh
+    )
+
+
+def noisy(network, key, x, y):
+    return train.clean()(network, key, x + 0.1 * jax.random.normal(key, x.shape), y)
+
+
+@functools.cache
+def method():
+    transform = prune.rigl(0.5, prune.uniform(), end=6, every=2)
+    return transform, train.make_refresh(transform, noisy, TX, APPLY)
+
+
+def start(masked):
+    if not masked:
+        return train.init_state(dense_params(), TX)
+    variables, begun = train.begin(method()[0], APPLY, dense_params(), examples().x, jax.random.key(0))
+    return train.init_state(variables, TX, method=begun)
+
+
+@functools.cache
+def trained(masked, grid=None):
+    """Six steps; the state and losses, and how often the step was traced."""
+    state, traces = start(masked), []
+    mesh, state = (None, state) if grid is None else placed(state, grid)
+
+    def counted(*given):
+        traces.append(1)
+        return noisy(*given)
+
+    return *run(train.make_step(counted, TX, APPLY), state, mesh, masked), len(traces)
+
+
+def run(step, state, mesh, masked, count=6, keep=None):
+    key = jax.random.key(0)
+    batches = data.batches(examples(), 16, key, epochs=2)
+    refresh = method()[1] if masked else None
+    batches = [batches[number] for number in range(count)]
+    return train.fit(step, state, batches, key, mesh=mesh, refresh=refresh, keep=keep, progress=False)
+
+
+if __name__ == "__main__":
+    port, process, masked, file = sys.argv[1:]
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(process))
+    state, losses, _ = trained(masked == "masked", "fully sharded")
+    whole = sharding.replicate((state.trainable, state.fixed), sharding.mesh())
+    np.savez(file, *jax.tree.leaves(whole), losses=losses, devices=len(jax.local_devices()))
