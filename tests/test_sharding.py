@@ -86,8 +86,10 @@ def test_a_batch_that_does_not_divide_is_refused():
         sharding.shard_batch((np.zeros((8, 3)), np.float32(1)), mesh)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("masked", [False, True], ids=["dense", "masked"])
+RUNS = [(False, grid) for grid in GRIDS] + [(True, "both"), (True, "fully sharded")]
+
+
+@pytest.mark.parametrize(("masked", "grid"), [*RUNS, pytest.param(True, "data", marks=pytest.mark.nightly)])
 def test_training_gives_the_weights_of_one_device(masked, grid):
     (one, losses, _), (eight, losses_8, traces) = trained(masked), trained(masked, grid)
     close(losses, losses_8)
@@ -110,6 +112,7 @@ def test_two_processes_give_the_weights_of_one(masked, tmp_path):
         port = str(free.getsockname()[1])
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+    env["PYTHONPATH"] = f"{ROOT / 'compression'}{os.pathsep}{ROOT}"
     files = [tmp_path / f"{process}.npz" for process in range(2)]
     calls = [[sys.executable, "-m", "tests.sharded", port, str(p), masked, str(file)] for p, file in enumerate(files)]
     started = [subprocess.Popen(call, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True) for call in calls]

@@ -1,0 +1,93 @@
+"""Statistics, masks, factors and attacks of weights and batches on eight devices are those of one."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.tree_util import Partial
+
+import spartax as sx
+from spartax import attacks, lowrank, prune, sharding
+from tests.sharded import APPLY, examples, placed, trained
+
+LOSS = optax.softmax_cross_entropy_with_integer_labels
+NEEDS = ("moments", "magnitudes", "signals")
+
+
+@functools.cache
+def given(many):
+    """Trained params and two batches; on eight devices, both split."""
+    params = jax.tree.map(np.asarray, trained(False)[0].variables)
+    x, y = examples().x, examples().y
+    batches = [(x[i : i + 16], y[i : i + 16]) for i in (0, 16)]
+    if not many:
+        return params, batches
+    mesh, params = placed(params, "both")
+    assert not params["first"].sharding.is_fully_replicated
+    return params, [sharding.shard_batch(batch, mesh) for batch in batches]
+
+
+@functools.cache
+def compressed(transform, many):
+    params, batches = given(many)
+    return sx.compress(APPLY, params, transform, batches=batches, loss=LOSS, key=jax.random.key(0)).params
+
+
+def test_collect_gives_the_same_statistics():
+    one, eight = (sx.collect(APPLY, *given(many), NEEDS, loss=LOSS) for many in (False, True))
+    assert set(one) == set(NEEDS)
+    for need in NEEDS:
+        assert set(one[need]) == {"first", "second"}
+        for path, value in one[need].items():
+            np.testing.assert_allclose(value, eight[need][path], rtol=1e-5, atol=1e-6)
+
+
+CRITERIA = {
+    "magnitude": prune.magnitude(),
+    "wanda": prune.wanda(),
+    "fisher": prune.fisher(),
+    "mad": prune.mad(attacks.pgd(0.05, steps=2), steps=2),
+}
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_masks_are_the_same(name):
+    transform = prune.prune(CRITERIA[name], 0.6)
+    one, eight = (compressed(transform, many) for many in (False, True))
+    for path in ("first", "second"):
+        np.testing.assert_array_equal(sx.dense(one[path].mask), sx.dense(eight[path].mask))
+    kept = [int(np.sum(sx.dense(one[path].mask))) for path in ("first", "second")]
+    assert sum(kept) == round(0.4 * (16 * 32 + 32 * 3))
+
+
+@pytest.mark.parametrize("factorization", [lowrank.svd(), lowrank.whitened()], ids=["svd", "whitened"])
+def test_factors_are_the_same(factorization):
+    """The whitened ones on the inputs there are: in directions that these lack, nothing decides."""
+    transform, x = lowrank.factorize(factorization, lowrank.fixed(2)), examples().x[:32]
+    one, eight = (compressed(transform, many) for many in (False, True))
+    assert isinstance(one["first"], sx.LowRank)
+    np.testing.assert_allclose(sx.dense(one["first"]), sx.dense(eight["first"]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(APPLY(one, x), APPLY(eight, x), rtol=1e-5, atol=1e-5)
+
+
+def on_images(params, x):
+    return APPLY(params, x.reshape(len(x), -1))
+
+
+def test_attacks_break_the_same_images():
+    """Weights split over columns and images over rows; AutoAttack spreads its own batches over the same devices."""
+    (params, _), (split, _) = given(False), given(True)
+    x, y, key, mesh = examples().x[:40].reshape(40, 4, 4, 1), examples().y[:40], jax.random.key(1), sharding.mesh(2, 4)
+    pgd = jax.jit(attacks.pgd(0.05, steps=4))
+    one = pgd(key, Partial(on_images, params), x, y)
+    eight = pgd(key, Partial(on_images, split), *sharding.shard_batch((x, y), mesh))
+    np.testing.assert_allclose(one, eight, atol=1e-6)
+    members = (attacks.apgd(0.05, steps=5), attacks.square(0.05, queries=5))
+    judge = functools.partial(attacks.autoattack, 0.05, version=members, trust=False, verbose=False)
+    one = judge()(key, Partial(on_images, params), x, y)
+    eight = judge(devices=mesh.devices.ravel())(key, Partial(on_images, split), x, y)
+    np.testing.assert_array_equal(one.robust, eight.robust)
+    np.testing.assert_allclose(one.x_adv, eight.x_adv, atol=1e-6)
+    assert 0 < one.robust_accuracy < one.clean_accuracy
