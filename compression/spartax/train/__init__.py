@@ -2,6 +2,7 @@
 
 from spartax import catalog
 from spartax.train import losses
+from spartax.train.accelat import Rate, accelat, accelat_step
 from spartax.train.averages import averaged, ema, swa
 from spartax.train.batch_stats import reestimate_batch_stats
 from spartax.train.checkpoints import Checkpoints, checkpoints
@@ -28,11 +29,14 @@ __all__ = [
     "Network",
     "NotFiniteError",
     "Overfitting",
+    "Rate",
     "Refresh",
     "State",
     "Ticket",
     "TrainApply",
     "Validation",
+    "accelat",
+    "accelat_step",
     "averaged",
     "begin",
     "checkpoints",
