@@ -24,12 +24,12 @@ def rows(quick: bool) -> list[Row]:
     key = jax.random.key(0)
     variables = jax.jit(module.init)(key, x[:1])
     tx, loss = optax.sgd(0.1, 0.9, nesterov=True), train.clean()
-    apply, forward = sx.compressed(models.eval_apply(module)), sx.compressed(_train_apply(module))
+    apply, forward = sx.compressed(models.eval_apply(module)), sx.compressed(train_apply(module))
     step = train.make_step(loss, tx, apply, forward)
     transform = prune.rigl(0.9, end=10**6, every=EVERY)
     masked, method = train.begin(transform, apply, variables, x[:1], key)
     refresh = train.make_refresh(transform, loss, tx, apply, forward)
-    sparse, dense = _Run(step, train.init_state(masked, tx, method=method)), _Run(step, train.init_state(variables, tx))
+    sparse, dense = Run(step, train.init_state(masked, tx, method=method)), Run(step, train.init_state(variables, tx))
     found = compare(
         f"ResNet-{depth}, batch {batch}, step",
         {"90 % masked": lambda: sparse(key, x, y), "dense": lambda: dense(key, x, y)},
@@ -46,7 +46,7 @@ def rows(quick: bool) -> list[Row]:
     return [found, once]
 
 
-class _Run:
+class Run:
     """A run that goes on: every call is one step from the state of the last, whose memory it takes."""
 
     def __init__(self, step, state):
@@ -57,5 +57,5 @@ class _Run:
         return loss
 
 
-def _train_apply(module):
+def train_apply(module):
     return lambda variables, x: module.apply(variables, x, train=True, mutable=["batch_stats"])
