@@ -12,6 +12,7 @@ from spartax.train.lottery import Ticket, lottery
 from spartax.train.mixed_precision import mixed_precision
 from spartax.train.network import Loss, Network, TrainApply
 from spartax.train.overfitting import Overfitting, overfitting
+from spartax.train.progressive import Student, ensemble, progressive
 from spartax.train.pull_removed import pull_removed
 from spartax.train.refresh import Method, Refresh, begin, make_refresh, restart_moments
 from spartax.train.step import State, init_state, make_step
@@ -32,6 +33,7 @@ __all__ = [
     "Rate",
     "Refresh",
     "State",
+    "Student",
     "Ticket",
     "TrainApply",
     "Validation",
@@ -41,6 +43,7 @@ __all__ = [
     "begin",
     "checkpoints",
     "ema",
+    "ensemble",
     "fit",
     "init_state",
     "json_lines",
@@ -51,6 +54,7 @@ __all__ = [
     "mixed_precision",
     "most_vulnerable",
     "overfitting",
+    "progressive",
     "pull_removed",
     "reestimate_batch_stats",
     "restart_moments",
