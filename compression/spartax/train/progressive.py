@@ -38,8 +38,8 @@ def progressive(
 ) -> list[Student]:
     """Train one student after another by `losses.distillation`: the first from the teacher, each next from the last.
 
-    The idea is that a small gap teaches better than a large one: a student a little smaller than its teacher follows it
-    closely, and the smallest learns from one it can follow. `ensemble` lets all of them vote. The scheme of "Mamba base PKD for
+    A student a little smaller than its teacher follows it more closely than a much smaller one would, and the smallest
+    learns from one it can follow: that is the idea. `ensemble` lets all of them vote. The scheme of "Mamba base PKD for
     efficient knowledge compression" (S094), as far as its abstract tells, for students of any kind.
 
     Args:
