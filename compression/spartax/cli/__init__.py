@@ -1,0 +1,5 @@
+"""The command line `spartax`; see `spartax --help`."""
+
+from spartax.cli.run import main
+
+__all__ = ["main"]

@@ -1,0 +1,154 @@
+"""The commands."""
+
+import argparse
+import collections
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from spartax import attacks, catalog, checkpoint, data, lowrank, measure, prune, quantize, tree
+from spartax.arrays import is_leaf, nbytes, pack
+from spartax.cli import network
+from spartax.cli.options import parser
+from spartax.compress import compress
+from spartax.measure import folder
+from spartax.program import compressed, explain, inspect
+from spartax.records import ApplyFn, Params, Transform
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for a wrong input, 130 when interrupted."""
+    given = parser().parse_args(arguments)
+    commands = {"inspect": _inspect, "compress": _compress, "attack": _attack, "report": _report}
+    try:
+        commands[given.command](given)
+    except (ValueError, OSError) as error:
+        print(f"spartax {given.command}: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"spartax {given.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _inspect(given: argparse.Namespace) -> None:
+    found = network.read(given.checkpoint, given.apply, given.shape)
+    print(measure.summary(found.params))
+    print(f"{given.checkpoint}: {checkpoint.size_on_disk(given.checkpoint):,} bytes on disk")
+    if found.apply is None and found.shape is None:
+        return
+    apply, x = found.program()
+    for path, lines in explain(apply, found.params, x).items():
+        print(f"{path}: {'; '.join(lines)}")
+    print(
+        "multiply-adds an example: {0:,} dense, {1:,} run, {2:,} nonzero".format(*measure.macs(apply, found.params, x))
+    )
+
+
+def _compress(given: argparse.Namespace) -> None:
+    steps = _steps(given)
+    found = network.read(given.checkpoint, given.apply, given.shape)
+    apply, batch = found.program()
+    if given.data:
+        images = data.load(given.data, "train", given.data_dir)
+        batch = images.x[: given.examples], images.y[: given.examples]
+    loss = optax.softmax_cross_entropy_with_integer_labels
+    key = jax.random.key(given.seed)
+    small = pack(compress(apply, found.params, *steps, batches=[batch], loss=loss, key=key).params)
+    size = network.write(given.out, small)
+    print(measure.summary(small))
+    print(f"{given.out}: {size:,} bytes on disk")
+
+
+def _steps(given: argparse.Namespace) -> list[Transform]:
+    """The transforms that were asked for, in the order in which they work best."""
+    steps = []
+    if given.prune:
+        criterion = _plug("--prune", prune.criteria, given.prune)
+        allocation = _plug("--allocation", prune.allocations, given.allocation)
+        steps.append(prune.prune(criterion, given.sparsity, allocation))
+    if given.factorize:
+        if given.energy is None and given.bytes is None:
+            raise ValueError("--factorize needs --energy FRACTION or --bytes FRACTION")
+        ranks = lowrank.energy(given.energy) if given.bytes is None else lowrank.byte_budget(given.bytes)
+        steps.append(lowrank.factorize(_plug("--factorize", lowrank.factorizations, given.factorize), ranks))
+    if given.quantize:
+        options = {name: getattr(given, name) for name in ("bits", "group") if getattr(given, name) is not None}
+        steps.append(quantize.quantize(_plug("--quantize", quantize.grids, given.quantize, **options)))
+    if not steps:
+        raise ValueError("give at least one of --prune, --factorize and --quantize")
+    return steps
+
+
+def _plug(option: str, package: ModuleType, name: str, **options: Any) -> Any:
+    factory: Callable[..., Any] = catalog.load(package, name)
+    try:
+        return factory(**options)
+    except TypeError as error:  # it has no such option, or needs one that the command line does not offer
+        raise ValueError(f"{option} {name}: {error}") from error
+
+
+def _attack(given: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    found = network.read(given.checkpoint, given.apply, given.shape)
+    test = data.load(given.data, "test", given.data_dir)
+    x, y = test.x[: given.examples], test.y[: given.examples]
+    apply, _ = found._replace(shape=found.shape or (1, *x.shape[1:])).program()
+    inspect(apply, found.params, jax.ShapeDtypeStruct(x.shape, np.float32))  # fails in one line if they do not fit
+    judged = jax.tree_util.Partial(compressed(apply), found.params)
+    evaluate = attacks.autoattack(given.eps, given.norm, given.version, verbose=False)
+    result = evaluate(jax.random.key(given.seed), judged, x, y)
+    record = _record(given, found.params, apply, test, len(x), result, start)
+    if given.out:
+        measure.append(given.out, record)
+    print(json.dumps(record._asdict()))
+
+
+def _record(
+    given: argparse.Namespace,
+    params: Params,
+    apply: ApplyFn,
+    test: data.Dataset,
+    examples: int,
+    result: attacks.AutoAttackResult,
+    start: float,
+) -> measure.Record:
+    zeros, weights = measure.sparsity(params), tree.weights(params)
+    leaves = [path for path, weight in weights.items() if is_leaf(weight)]
+    shape = jax.ShapeDtypeStruct((1, *test.x.shape[1:]), np.float32)
+    costs = measure.macs(apply, params, shape)
+    broken = collections.Counter(str(name) for name in result.broken_by.attack)
+    return measure.Record(
+        method=given.checkpoint.stem,
+        options={"version": given.version},
+        role="method" if leaves else "dense",
+        model=given.apply or given.checkpoint.stem,
+        data=test.name,
+        seed=given.seed,
+        examples=examples,
+        threat={"norm": given.norm, "eps": given.eps, "levels": 16 if given.data == "digits" else 255},
+        bytes_disk=checkpoint.size_on_disk(given.checkpoint),
+        bytes_packed=nbytes(pack(params)),
+        sparsity={path: zeros[path] for path in leaves},
+        macs={"dense": costs.dense, "run": costs.run, "nonzero": costs.nonzero},
+        clean=result.clean_accuracy,
+        robust={"AutoAttack": result.robust_accuracy},
+        worst=result.robust_accuracy,
+        broken_by={name: count for name, count in broken.items() if name not in ("", "clean")},
+        warnings=list(result.warnings),
+        latency=None,
+        seconds=time.perf_counter() - start,
+        **measure.environment(),
+    )
+
+
+def _report(given: argparse.Namespace) -> None:
+    files = folder.written(given.folder, folder.read(given.folder), given.title)
+    print("\n".join(str(path) for path in files))

@@ -1,0 +1,132 @@
+import json
+import pathlib
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spartax as sx
+from spartax import cli, export
+from spartax.cli import run
+
+SHAPE = ["--apply", "tiny_net:apply", "--shape", "1,8,8,1"]
+
+
+def apply(params, x):
+    return jax.nn.relu(x.reshape(len(x), -1) @ params["first"]) @ params["last"]
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    module = types.ModuleType("tiny_net")
+    module.apply, module.number = apply, 3
+    monkeypatch.setitem(sys.modules, "tiny_net", module)
+    normal = np.random.default_rng(0).standard_normal
+    params = {"first": jnp.asarray(normal((64, 20)), jnp.float32), "last": jnp.asarray(normal((20, 10)), jnp.float32)}
+    sx.save(tmp_path / "net", params)
+    return str(tmp_path / "net"), params
+
+
+def zeros(params):
+    return sum(int((np.asarray(w) == 0).sum()) for w in jax.tree.leaves(sx.dense(params)))
+
+
+def test_compress_prunes_exactly_the_smallest(saved, tmp_path, capsys):
+    net, params = saved
+    assert cli.main(["compress", net, str(tmp_path / "out"), *SHAPE, "--prune", "magnitude", "--sparsity", "0.9"]) == 0
+    found = sx.dense(sx.restore(tmp_path / "out"))
+    assert zeros(found) == 1480 - 148
+    largest = np.sort(np.concatenate([np.abs(w).ravel() for w in map(np.asarray, jax.tree.leaves(params))]))[-148:]
+    kept = np.sort(np.concatenate([np.abs(w[w != 0]) for w in map(np.asarray, jax.tree.leaves(found))]))
+    np.testing.assert_array_equal(kept, largest)
+    printed = capsys.readouterr().out
+    assert "90.0%" in printed
+    size = sum(f.stat().st_size for f in (tmp_path / "out").rglob("*") if f.is_file())
+    assert f"{size:,} bytes on disk" in printed
+
+
+def test_compress_quantizes_into_one_file_that_inspect_reads(saved, tmp_path, capsys):
+    out = str(tmp_path / "small.safetensors")
+    options = ["--quantize", "integer", "--bits", "4", "--group", "4"]
+    assert cli.main(["compress", saved[0], out, *SHAPE, *options]) == 0
+    first = export.read_safetensors(out)["first"]
+    assert isinstance(first, sx.Quantized)
+    assert first.scale.size == 64 * 20 // 4
+    capsys.readouterr()
+    assert cli.main(["inspect", out, *SHAPE]) == 0
+    printed = capsys.readouterr().out
+    assert "Quantized(4-bit)" in printed
+    assert "1,480 dense" in printed
+    assert f"{pathlib.Path(out).stat().st_size:,} bytes" in printed
+
+
+def test_compress_factorizes_within_the_bytes(saved, tmp_path):
+    out = str(tmp_path / "low")
+    assert cli.main(["compress", saved[0], out, *SHAPE, "--factorize", "svd", "--bytes", "0.5"]) == 0
+    found = sx.restore(out)
+    assert isinstance(found["first"], sx.LowRank)
+    assert sx.nbytes(found) <= 1480 * 4 // 2
+
+
+WRONG = [
+    (["compress", "NET", "OUT", *SHAPE, "--prune", "magnitud"], "Did you mean 'magnitude'"),
+    (["compress", "NET", "OUT", *SHAPE], "--prune, --factorize and --quantize"),
+    (["compress", "NET", "OUT", "--prune", "magnitude"], "--apply module:function"),
+    (["compress", "NET", "OUT", *SHAPE, "--quantize", "nf4", "--bits", "4"], "--quantize nf4"),
+    (["compress", "NET", "OUT", *SHAPE, "--factorize", "svd"], "--energy"),
+    (["compress", "NET", "OUT", *SHAPE, "--prune", "wanda"], "magnitudes"),
+    (["inspect", "NET", "--apply", "tiny_net:nothing", "--shape", "1,8,8,1"], "tiny_net:nothing"),
+    (["inspect", "NET", "--apply", "tiny_net:number", "--shape", "1,8,8,1"], "not a function"),
+    (["inspect", "NET", "--apply", "tiny_net", "--shape", "1,8,8,1"], "module:function"),
+    (["inspect", "NET", "--apply", "tiny_net:apply", "--shape", "1,9,9,1"], "fails on these params"),
+    (["inspect", "OUT"], "holds no checkpoint"),
+    (["report", "OUT"], "holds no results"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), WRONG, ids=lambda v: v if isinstance(v, str) else None)
+def test_a_wrong_input_is_one_line_and_exit_code_2(arguments, says, saved, tmp_path, capsys):
+    places = {"NET": saved[0], "OUT": str(tmp_path / "out")}
+    assert cli.main([places.get(a, a) for a in arguments]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["attack", "x", "--eps", "0"], ["inspect", "x", "--shape", "1,a"], ["shrink"]])
+def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_attack_writes_a_record_that_report_reads(saved, tmp_path, capsys, monkeypatch):
+    robust = np.array([True, False, False, False])
+    by = types.SimpleNamespace(attack=np.array(["", "apgd-ce", "apgd-ce", "clean"]))
+    result = types.SimpleNamespace(robust=robust, broken_by=by, clean_accuracy=0.75, robust_accuracy=0.25, warnings=())
+    asked = []
+    monkeypatch.setattr(run.attacks, "autoattack", lambda *a, **k: asked.append(a) or (lambda key, f, x, y: result))
+    (tmp_path / "rows").mkdir()
+    line = ["--eps", "8/255", "--examples", "4", "--out", str(tmp_path / "rows" / "a.jsonl")]
+    assert cli.main(["attack", saved[0], *SHAPE, *line]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert asked == [(8 / 255, "linf", "standard")]
+    assert (record["worst"], record["clean"], record["broken_by"]) == (0.25, 0.75, {"apgd-ce": 2})
+    assert (record["macs"]["dense"], record["bytes_packed"], record["examples"]) == (1480, 1480 * 4, 4)
+    assert cli.main(["report", str(tmp_path / "rows")]) == 0
+    assert "25.0" in (tmp_path / "rows" / "report.md").read_text()
+
+
+def test_interrupted(saved, monkeypatch):
+    monkeypatch.setattr(run.network, "read", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+    assert cli.main(["inspect", saved[0]]) == 130
+
+
+def test_help_has_examples(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    assert "spartax compress net small" in capsys.readouterr().out
