@@ -47,9 +47,8 @@ def _inspect(given: argparse.Namespace) -> None:
     apply, x = found.program()
     for path, lines in explain(apply, found.params, x).items():
         print(f"{path}: {'; '.join(lines)}")
-    print(
-        "multiply-adds an example: {0:,} dense, {1:,} run, {2:,} nonzero".format(*measure.macs(apply, found.params, x))
-    )
+    costs = measure.macs(apply, found.params, x)
+    print(f"multiply-adds an example: {costs.dense:,} dense, {costs.run:,} run, {costs.nonzero:,} nonzero")
 
 
 def _compress(given: argparse.Namespace) -> None:
