@@ -31,8 +31,9 @@ def checkpoints(folder: str | os.PathLike, *, every: int, config: Mapping[str, A
 
     A run that is killed at any moment and started by the same command ends with the same bits as one that was not:
     saved are weights, masks, optimizer, averages, best weights, losses and the number of the step, from which keys and
-    data follow. Saving writes beside the previous checkpoint and exchanges the two at the end (`spartax.save`). One
-    process only: a state that is spread over several hosts cannot be read by one.
+    data follow. Saving writes beside the previous checkpoint and exchanges the two at the end (`spartax.save`). What is
+    read lies as the state given to `fit` does, on any number of devices. One process only: a state that is spread over
+    several hosts cannot be read by one.
 
     Args:
       folder: where; the run makes it.
