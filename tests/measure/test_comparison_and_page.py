@@ -12,7 +12,7 @@ import pytest
 
 from experiments import report as command
 from spartax import measure
-from spartax.measure import comparison, figures, svg
+from spartax.measure import comparison, figures, folder, svg
 
 
 def record(method, worst, size, *, macs=100_000, seed=0, role="method", **changes):
@@ -227,7 +227,7 @@ def test_the_command_writes_everything_and_keeps_networks_apart(tmp_path, capsys
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write('{"method": "ha')
     assert command.main([str(tmp_path), "--title", "Mine"]) == 0
-    names = [f"{net}-digits-test-100-{name}.png" for net in ("other", "cnn") for name in command.PICTURES]
+    names = [f"{net}-digits-test-100-{name}.png" for net in ("other", "cnn") for name in folder.PICTURES]
     printed = capsys.readouterr().out.split()
     assert printed == [str(tmp_path / name) for name in ("report.md", "report.html", *names)]
     for name in names:
