@@ -88,7 +88,7 @@ def ensemble(students: Sequence[Student], scores: Sequence[float]) -> LogitsFn:
 
 
 def _vote(members: list[LogitsFn], weights: Array, x: Array) -> Array:
-    return sum(weight * member(x) for weight, member in zip(weights, members))
+    return jnp.tensordot(weights, jnp.stack([member(x) for member in members]), 1)
 
 
 def _parameters(variables: Params) -> int:
