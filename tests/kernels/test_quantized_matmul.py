@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
 
 import spartax as sx
 from spartax.kernels import bits as bits_kernel
 from spartax.kernels import paths
-from spartax.kernels.quantized_matmul import Case, Form, choose, quantized_matmul, reference, tpu
+from spartax.kernels.quantized_matmul import Case, Form, choose, gpu, quantized_matmul, reference, tpu
 
 pytestmark = pytest.mark.core
 
@@ -182,6 +184,65 @@ def test_tpu_kernels_lower_without_a_tpu():
                 assert "tpu_custom_call" in text
 
 
+# rows, outputs, inputs, bits, groups, zero points; dtype of x, and whether it is rounded
+ON_GPU = {
+    "int8, ragged rows": ((70, 128, 192, 8, 1, True), "bfloat16", False),
+    "int8 in groups": ((5, 64, 256, 8, 4, True), "float16", False),
+    "int4": ((3, 64, 256, 4, 1, False), "bfloat16", False),
+    "int4 in groups of 64": ((5, 128, 256, 4, 4, True), "bfloat16", False),
+    "int8 x int8": ((70, 64, 128, 8, 1, True), "float32", True),
+}
+
+
+def gpu_case(name):
+    (rows, outputs, inputs, bits, groups, zero), dtype, int8 = ON_GPU[name]
+    codes, args = draw(rows, outputs, inputs, bits, groups, zero, jnp.dtype(dtype))
+    assert gpu.misfit(Case(rows, outputs, groups, zero, args[4], jnp.dtype(dtype), int8)) is None
+    return codes, args, int8
+
+
+def close_on_gpu(ours, codes, args, int8):
+    x, _, scale, zero, form = args
+    if int8:
+        np.testing.assert_allclose(ours, reference.int8_matmul(*args), rtol=1e-6)
+    else:
+        close(ours, in_numpy(codes, x, scale, zero), form.length)  # 16-bit products are exact, sums are float32
+
+
+def _staged_product(total, left, right, product=plgpu.wgmma):
+    def staged(copy):
+        copy[...] = left
+        product(total, copy, right)
+        plgpu.wgmma_wait(0)
+
+    pl.run_scoped(staged, plgpu.SMEM(left.shape, left.dtype))
+
+
+@pytest.mark.parametrize("name", ON_GPU)
+def test_gpu_kernel_lowers_without_a_gpu(name):
+    _, args, int8 = gpu_case(name)
+    fn = jax.jit(functools.partial(gpu.matmul, form=args[4], int8=int8))
+    assert "mosaic" in fn.trace(*args[:4]).lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.skipif(not hasattr(plgpu, "InterpretGPUParams"), reason="this JAX does not interpret Mosaic GPU kernels")
+@pytest.mark.parametrize("name", ON_GPU)
+def test_gpu_kernel_interpreted(name, monkeypatch):
+    codes, args, int8 = gpu_case(name)
+    if not int8:  # the interpreter has no products whose left operand is in registers
+        monkeypatch.setattr(plgpu, "wgmma", _staged_product)
+    close_on_gpu(gpu.matmul(*args, int8=int8, interpret=plgpu.InterpretGPUParams()), codes, args, int8)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ON_GPU)
+def test_gpu_kernel_on_a_gpu(name):
+    if paths.missing_hopper():
+        pytest.skip(paths.missing_hopper())
+    codes, args, int8 = gpu_case(name)
+    close_on_gpu(run(*args, path="gpu", int8=int8), codes, args, int8)
+
+
 def test_what_the_pallas_kernels_decline():
     case = Case(8, 256, 1, False, Form(512), jnp.dtype(jnp.float32), False)
     assert tpu.misfit(case) is None
@@ -189,6 +250,11 @@ def test_what_the_pallas_kernels_decline():
     assert "multiple of 128" in tpu.misfit(case._replace(groups=8))
     assert "e4m3" in tpu.misfit(case._replace(form=Form(512, levels="e4m3")))
     assert "one scale an output" in tpu.misfit(case._replace(groups=4, int8=True))
+    half = case._replace(dtype=jnp.dtype(jnp.bfloat16))
+    assert gpu.misfit(half) is None
+    assert "float32" in gpu.misfit(case)
+    assert "multiple of 64 outputs" in gpu.misfit(half._replace(outputs=100))
+    assert "multiple of 64 entries" in gpu.misfit(half._replace(form=Form(512, 4, -8), groups=16))
     with sx.kernels("pallas"):
         if jax.default_backend() == "cpu":
             assert choose(case) == paths.Choice("tpu", "pallas asked for, interpreted")

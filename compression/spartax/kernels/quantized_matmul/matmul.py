@@ -7,7 +7,7 @@ from jax import lax
 
 from spartax.kernels import levels, paths
 from spartax.kernels.derivatives import with_derivative_of
-from spartax.kernels.quantized_matmul import reference, tpu, xla
+from spartax.kernels.quantized_matmul import gpu, reference, tpu, xla
 from spartax.kernels.quantized_matmul.form import Form
 from spartax.records import Array
 
@@ -23,7 +23,7 @@ def quantized_matmul(
       scale: `[O, groups]` with groups that divide K; floats, or uint8 shared exponents.
       zero: zero points of the same shape, or None.
       form: what the arrays mean.
-      path: "reference", "xla" or "tpu" (`choose`).
+      path: "reference", "xla", "tpu" or "gpu" (`choose`); the last two are interpreted on another platform.
       int8: round each row of x to int8 with the scale `max|row| / 127`, and multiply integers. An x of int8 codes is
         taken as it is.
 
@@ -41,5 +41,5 @@ def quantized_matmul(
         return with_derivative_of(exact, value(x, data, scale, zero, form)) if int8 else exact
     stopped = lax.stop_gradient((x, data, scale, zero))
     options: Any = {"int8": int8, "interpret": paths.interpreted(path)}
-    value = tpu.matmul(*stopped, form, **options)
+    value = (gpu if path == "gpu" else tpu).matmul(*stopped, form, **options)
     return with_derivative_of(smooth(x, data, scale, zero, form), value)
