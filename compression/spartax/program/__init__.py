@@ -9,12 +9,15 @@ from spartax.program.groups import Group, Member, groups
 from spartax.program.inspect import Usage, explain, inspect
 from spartax.program.relevance import alpha_beta, epsilon, relevance
 from spartax.program.resized import resized
+from spartax.program.scalings import Scaling, Scalings, scalings
 from spartax.program.straight_through import straight_through
 
 __all__ = [
     "DeadNeurons",
     "Group",
     "Member",
+    "Scaling",
+    "Scalings",
     "Usage",
     "alpha_beta",
     "biases",
@@ -28,5 +31,6 @@ __all__ = [
     "inspect",
     "relevance",
     "resized",
+    "scalings",
     "straight_through",
 ]
