@@ -81,7 +81,7 @@ def statistics():
         network,
         draw(),
         [(x, y)],
-        ("moments", "means", "magnitudes", "signals", "ranges", "histograms"),
+        ("moments", "means", "magnitudes", "peaks", "signals", "ranges", "histograms"),
         loss=cross_entropy,
     )
     grads = jax.jit(jax.grad(lambda w: jnp.mean(cross_entropy(network(w, x), y))))(draw())

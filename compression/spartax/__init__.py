@@ -25,8 +25,9 @@ from spartax.arrays import (
     nbytes,
     pack,
 )
+from spartax.chain import chain
 from spartax.checkpoint import restore, save
-from spartax.compress import chain, compress
+from spartax.compress import compress
 from spartax.correct_bias import correct_bias
 from spartax.kernels.paths import kernels
 from spartax.measure.size import summary

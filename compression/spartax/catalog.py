@@ -60,8 +60,8 @@ def need(field: str, evidence: Any) -> Any:
     if value is None:
         raise ValueError(
             f"{field} is needed by this method and missing from its evidence; compress takes key=, and works out "
-            "originals by itself, uses and biases from batches=, means, moments, magnitudes, ranges, "
-            "histograms and objective from batches "
+            "originals by itself, uses, biases and scalings from batches=, means, moments, magnitudes, peaks, "
+            "ranges, histograms and objective from batches "
             "with values, grads and signals from batches= with labels and loss=; a step is counted by train.fit."
         )
     return value

@@ -1,6 +1,5 @@
 """`compress`: read the program, gather the evidence, run the transforms, hand back params and a function."""
 
-import dataclasses
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
@@ -9,7 +8,8 @@ import jax.numpy as jnp
 
 from spartax import catalog, checks, tree
 from spartax.arrays import dense
-from spartax.program import Usage, biases, compressed, inspect
+from spartax.chain import STALE, chain, steps_of
+from spartax.program import Usage, biases, compressed, inspect, scalings
 from spartax.program.collect import NEEDS, collect
 from spartax.records import (
     ApplyFn,
@@ -26,7 +26,7 @@ from spartax.records import (
     Weights,
 )
 
-MEASURED = frozenset({"objective", "grads", *NEEDS})  # fields of the evidence that take values of batches
+MEASURED = STALE - {"originals"}  # fields of the evidence that take values of batches
 
 
 class Compressed(NamedTuple):
@@ -82,13 +82,15 @@ def compress(
         pipeline.check(params, evidence)
     if "biases" in pipeline.needs and first is not None:
         evidence = evidence._replace(biases=biases(apply_fn, params, _input(first)))
+    if "scalings" in pipeline.needs and first is not None:
+        evidence = evidence._replace(scalings=scalings(apply_fn, params, _input(first)))
     apply = compressed(apply_fn)
     if pipeline.needs & MEASURED:
         evidence = evidence._replace(**measure(pipeline.needs, apply, params, evidence.layouts, batches, loss))
     catalog.require(pipeline.needs, evidence)
     new, state = pipeline.init(params, evidence)
     new, _, done = pipeline.update(new, state, evidence)
-    info = {p: {"excluded": reasons[p]} if p in reasons else {"steps": _steps(done, p)} for p in tree.weights(params)}
+    info = {p: {"excluded": reasons[p]} if p in reasons else {"steps": steps_of(done, p)} for p in tree.weights(params)}
     return Compressed(new, apply, info)
 
 
@@ -117,11 +119,6 @@ def select(
         uses=None if usages is None else {path: usages[path].uses for path in chosen},
     )
     return evidence, reasons
-
-
-def _steps(info: Info, path: Path) -> list[dict[str, Any]]:
-    entry = info.get(path)
-    return [] if entry is None else entry.get("steps", [entry])
 
 
 def _first(batches: Iterable[Any] | None, needs: Collection[str]) -> tuple[Any, tuple[Any, ...]]:
@@ -238,84 +235,3 @@ def _gradients(
     for path, gradient in total.items():
         checks.finite(f"the gradient of the loss in {path}", gradient)
     return jax.tree.map(lambda a: a / count, total)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class ChainState:
-    """State of `chain`.
-
-    Attributes:
-      states: one for each transform.
-      report: what `init` did, handed out by the first `update`; None from then on.
-    """
-
-    states: tuple[Any, ...]
-    report: Info | None = dataclasses.field(default=None, metadata={"static": True})
-
-
-def chain(*transforms: Transform) -> Transform:
-    """Several transforms as one: each works on what the one before left.
-
-    `init` also runs the first update of each, since a later transform may need what an earlier one did (a correction
-    needs the error). The first `update` reports it; those after refresh every transform in turn (in training,
-    those that are due), on the weights as they are then.
-
-    Raises:
-      ValueError: no transform, or something that is none.
-    """
-    for transform in transforms:
-        if not isinstance(transform, Transform):
-            raise ValueError(f"transforms must be Transform records (prune.prune(...), ...); got {transform!r}.")
-    if not transforms:
-        raise ValueError("chain: give at least one transform.")
-    if len(transforms) == 1:
-        return transforms[0]
-
-    def init(params: Params, evidence: Evidence) -> tuple[Params, ChainState]:
-        states, infos = [], []
-        for transform, own in zip(transforms, _evidences(evidence, len(transforms))):
-            params, state = transform.init(params, own)
-            params, state, info = _refreshed(transform, params, state, own)
-            states.append(state)
-            infos.append(info)
-        return params, ChainState(tuple(states), _merged(infos))
-
-    def update(params: Params, state: ChainState, evidence: Evidence) -> tuple[Params, ChainState, Info]:
-        if state.report is not None:
-            return params, ChainState(state.states), state.report
-        states, infos = [], []
-        for transform, old, own in zip(transforms, state.states, _evidences(evidence, len(transforms))):
-            params, new, info = _refreshed(transform, params, old, own)
-            states.append(new)
-            infos.append(info)
-        return params, ChainState(tuple(states)), _merged(infos)
-
-    def due(step: int) -> bool:
-        return any(transform.due(step) for transform in transforms)
-
-    def check(params: Params, evidence: Evidence) -> None:
-        for transform in transforms:
-            if transform.check is not None:
-                transform.check(params, evidence)
-
-    return Transform(frozenset().union(*(t.needs for t in transforms)), init, update, check, due)
-
-
-def _refreshed(transform: Transform, params: Params, state: Any, evidence: Evidence) -> tuple[Params, Any, Info]:
-    """The update of one transform of a chain; in training, only when it is due."""
-    if evidence.step is not None and not transform.due(int(evidence.step)):
-        return params, state, {}
-    return transform.update(params, state, evidence)
-
-
-def _evidences(evidence: Evidence, count: int) -> list[Evidence]:
-    """The same for each transform but for the key: two that draw must not draw the same numbers."""
-    if evidence.key is None:
-        return [evidence] * count
-    return [evidence._replace(key=jax.random.fold_in(evidence.key, i)) for i in range(count)]
-
-
-def _merged(infos: list[Info]) -> Info:
-    paths = dict.fromkeys(path for info in infos for path in info)
-    return {p: {"method": "chain", "steps": [step for info in infos for step in _steps(info, p)]} for p in paths}

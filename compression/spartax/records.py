@@ -72,6 +72,8 @@ class Evidence(NamedTuple):
       histograms: path -> counts of the inputs, `[*stack, bins]`, in equal bins from `-m` to `m`, the largest size of
         an input in `ranges`.
       biases: path of a weight -> path of the vector that the program adds to its output, where there is one.
+      peaks: path -> `max |x|` of the inputs, `[*stack, I]`.
+      scalings: `program.Scalings`, which weights can hand factors per channel to each other.
       objective: the network as a function of the weights, with data and loss.
       step: number of training steps done, for methods that follow a schedule; None outside training.
     """
@@ -88,6 +90,8 @@ class Evidence(NamedTuple):
     ranges: Mapping[Path, Array] | None = None
     histograms: Mapping[Path, Array] | None = None
     biases: Mapping[Path, Path] | None = None
+    peaks: Mapping[Path, Array] | None = None
+    scalings: Any = None
     objective: Objective | None = None
     step: int | None = None
 

@@ -10,7 +10,8 @@ import pytest
 
 import spartax as sx
 from spartax import arrays, lowrank, prune, quantize, tree
-from spartax.compress import chain
+from spartax.chain import chain
+from spartax.program import Scalings
 from spartax.records import Objective, Transform
 from tests import plugs
 
@@ -32,6 +33,8 @@ JOINS = {
     "adapt": quantize.adapt,
     "qfx": lambda: quantize.qfx(6, activations=8),
     "reste": lambda: quantize.reste(100, activations=True),
+    "equalize": quantize.equalize,
+    "smooth": quantize.smooth,
     "activations": lambda: quantize.activations(8, observer=quantize.min_max()),
     "compensate": lambda: chain(
         quantize.quantize(quantize.integer(3)), lowrank.compensate(lowrank.svd(), lowrank.fixed(2))
@@ -53,7 +56,7 @@ JOINS = {
 }
 # Ranking what a later step made of the weights is not the first ranking; AP removes with every other update.
 RANKS_AGAIN = {"prune, quantize, correct", "trained_rank", "selective_activation"}
-STAYS_DENSE = {"trained_rank"}
+STAYS_DENSE = {"trained_rank", "equalize", "smooth"}
 
 
 def named(weights):
@@ -67,9 +70,10 @@ GIVEN = plugs.evidence(WEIGHTS)._replace(
     originals={f"layer/{p}": w for p, w in WEIGHTS.items()},
     **{
         field: {f"layer/{p}": plugs.statistics()[field][p] for p in WEIGHTS}
-        for field in ("grads", "magnitudes", "means", "ranges")
+        for field in ("grads", "magnitudes", "means", "peaks", "ranges")
     },
     objective=Objective(lambda w, x: plugs.network(named(w), x), (plugs.batch(),), plugs.cross_entropy),
+    scalings=Scalings({}, {f"layer/{p}": "an input of the model" for p in WEIGHTS}),
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import spartax as sx
 from spartax import prune, quantize, train
-from spartax.compress import chain
+from spartax.chain import chain
 
 pytestmark = pytest.mark.core
 KEY = jax.random.key(0)

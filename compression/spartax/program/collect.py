@@ -17,9 +17,9 @@ from spartax.program.follow import Tagged, following, tagged
 from spartax.program.inspect import inspect
 from spartax.records import ApplyFn, Array, Layout, Loss, Params, Path
 
-NEEDS = ("moments", "means", "magnitudes", "signals", "ranges", "histograms")
+NEEDS = ("moments", "means", "magnitudes", "peaks", "signals", "ranges", "histograms")
 BINS = 4096  # of a histogram
-LARGEST = ("ranges", "uses")  # kept as the largest over batches; all others are added
+LARGEST = ("ranges", "peaks", "uses")  # kept as the largest over batches; all others are added
 Sums = dict[Path, dict[str, Array]]  # for each weight, sums over rows by name
 
 
@@ -40,6 +40,7 @@ def collect(
     * `"moments"`: `E[x x^T]` over rows, `[*stack, I, I]` (`[groups, I, I]` for a grouped convolution).
     * `"means"`: `E[x]` over rows, `[*stack, I]`.
     * `"magnitudes"`: `E|x|` over rows, `[*stack, I]`.
+    * `"peaks"`: `max |x|` over rows, `[*stack, I]`.
     * `"ranges"`: `min(x, 0)` and `max(x, 0)` over all inputs, `[*stack, 2]`.
     * `"histograms"`: how many inputs (not rows: a pixel counts once) lie in each of `BINS` equal bins from `-m` to `m`,
       `m` the largest size in `"ranges"`, `[*stack, BINS]`; takes a second pass over the batches.
@@ -64,8 +65,8 @@ def collect(
 
     Raises:
       ValueError: an unknown need, no batch, `"signals"` without labels or loss, a path that is not contracted where a
-        statistic can be taken (inside `custom_vjp` or `shard_map`) or that no batch reaches, ranges of a weight that is
-        used several times (sums do not show the largest), statistics that are not finite.
+        statistic can be taken (inside `custom_vjp` or `shard_map`) or that no batch reaches, ranges or peaks of a
+        weight used several times (sums do not show the largest), statistics that are not finite.
     """
     for need in needs:
         checks.one_of("needs", need, NEEDS)
@@ -113,22 +114,22 @@ def _mean(path: Path, need: str, sums: dict[str, Array]) -> Array:
         )
     if need == "histograms":
         return sums[need]
-    if need == "ranges":
-        return _range(path, sums)
+    if need in ("ranges", "peaks"):
+        return _largest(path, need, sums)
     value = sums[need] / rows.reshape(*rows.shape, *(1,) * (sums[need].ndim - rows.ndim))
     checks.finite(f"the {need} of {path}", value)
     return value
 
 
-def _range(path: Path, sums: dict[str, Array]) -> Array:
-    """From `-min(x, 0)` and `max(x, 0)`, each a sum over the uses of the weight in one run."""
+def _largest(path: Path, need: str, sums: dict[str, Array]) -> Array:
+    """Peaks, or ranges from `-min(x, 0)` and `max(x, 0)`: each a sum over the uses of the weight in one run."""
     if checks.is_concrete(sums["uses"]) and bool(jnp.any(sums["uses"] > 1)):
         raise ValueError(
             f"{path}: used {int(jnp.max(sums['uses']))} times by the program, and the ranges of its inputs cannot be "
             "told apart; leave it out by the rule, or use dynamic ranges."
         )
-    checks.finite(f"the range of {path}", sums["ranges"])
-    return sums["ranges"] * jnp.array([-1.0, 1.0])
+    checks.finite(f"the {need} of {path}", sums[need])
+    return sums[need] * jnp.array([-1.0, 1.0]) if need == "ranges" else sums[need]
 
 
 def _measure(
@@ -170,6 +171,7 @@ def _zeros(shape: tuple[int, ...], layout: Layout, needs: frozenset[str]) -> dic
     outputs = math.prod(shape[a] for a in layout.outputs)
     group = (layout.groups,) if layout.groups > 1 else ()
     sizes = {"moments": (*group, inputs, inputs), "means": (*group, inputs), "magnitudes": (*group, inputs)}
+    sizes["peaks"] = (*group, inputs)
     sizes["signals"] = (*group, outputs // layout.groups, outputs // layout.groups)
     sizes |= {"ranges": (2,), "histograms": (BINS,)}
     return {
@@ -237,6 +239,8 @@ def _input_sums(use: Use, x: Array, needs: frozenset[str], limit: Array | None) 
         sums["means"] = jnp.sum(rows, axis=-2)
     if "magnitudes" in needs:
         sums["magnitudes"] = jnp.sum(jnp.abs(rows), axis=-2)
+    if "peaks" in needs:
+        sums["peaks"] = jnp.max(jnp.abs(rows), axis=-2)
     return sums
 
 

@@ -1,25 +1,29 @@
 """Quantization = grid (which numbers) x calibration (scale of a block) x rounding (code of an entry).
 
-`activations` rounds what meets the weights, in a range that an observer chooses. Every file in `grids/`,
-`calibrations/`, `roundings/` and `observers/` is offered here under its own name: `quantize.absmax()`.
+`activations` rounds what meets the weights, in a range that an observer chooses; `equalize` and `smooth`
+move factors between layers first. Every file in `grids/`, `calibrations/`, `roundings/` and `observers/` is offered
+here under its own name: `quantize.absmax()`.
 """
 
 from spartax import catalog
 from spartax.quantize import calibrations, grids, observers, roundings
 from spartax.quantize.activations import activations
 from spartax.quantize.adapt import adapt
+from spartax.quantize.equalize import equalize
 from spartax.quantize.lsq import lsq
 from spartax.quantize.pact import pact
 from spartax.quantize.qfx import qfx
 from spartax.quantize.quantize import quantize
 from spartax.quantize.records import Grid
 from spartax.quantize.reste import estimating_error, gradient_stability, reste
+from spartax.quantize.smooth import smooth
 
 __all__ = [
     "Grid",
     "activations",
     "adapt",
     "calibrations",
+    "equalize",
     "estimating_error",
     "gradient_stability",
     "grids",
@@ -30,6 +34,7 @@ __all__ = [
     "quantize",
     "reste",
     "roundings",
+    "smooth",
 ]
 
 __getattr__, __dir__ = catalog.exports(__name__, grids, calibrations, observers, roundings)
