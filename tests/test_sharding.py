@@ -15,6 +15,7 @@ import spartax as sx
 from spartax import prune, quantize, sharding
 from tests.sharded import APPLY, GRIDS, dense_params, examples, trained
 
+pytestmark = pytest.mark.core
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
