@@ -33,6 +33,7 @@ JOINS = {
     "adapt": quantize.adapt,
     "qfx": lambda: quantize.qfx(6, activations=8),
     "reste": lambda: quantize.reste(100, activations=True),
+    "awq": lambda: quantize.awq(quantize.integer(3)),
     "equalize": quantize.equalize,
     "smooth": quantize.smooth,
     "activations": lambda: quantize.activations(8, observer=quantize.min_max()),
@@ -56,7 +57,7 @@ JOINS = {
 }
 # Ranking what a later step made of the weights is not the first ranking; AP removes with every other update.
 RANKS_AGAIN = {"prune, quantize, correct", "trained_rank", "selective_activation"}
-STAYS_DENSE = {"trained_rank", "equalize", "smooth"}
+STAYS_DENSE = {"trained_rank", "awq", "equalize", "smooth"}
 
 
 def named(weights):

@@ -1,14 +1,15 @@
 """Quantization = grid (which numbers) x calibration (scale of a block) x rounding (code of an entry).
 
-`activations` rounds what meets the weights, in a range that an observer chooses; `equalize` and `smooth`
-move factors between layers first. Every file in `grids/`, `calibrations/`, `roundings/` and `observers/` is offered
-here under its own name: `quantize.absmax()`.
+`activations` rounds what meets the weights, in a range that an observer chooses; `equalize`, `smooth` and `awq` move
+factors between layers first. Every file in `grids/`, `calibrations/`, `roundings/` and `observers/` is offered here
+under its own name: `quantize.absmax()`.
 """
 
 from spartax import catalog
 from spartax.quantize import calibrations, grids, observers, roundings
 from spartax.quantize.activations import activations
 from spartax.quantize.adapt import adapt
+from spartax.quantize.awq import awq
 from spartax.quantize.equalize import equalize
 from spartax.quantize.lsq import lsq
 from spartax.quantize.pact import pact
@@ -22,6 +23,7 @@ __all__ = [
     "Grid",
     "activations",
     "adapt",
+    "awq",
     "calibrations",
     "equalize",
     "estimating_error",
