@@ -97,7 +97,11 @@ def measured(config: Config) -> measure.Record:
 
 def compressed(config: Config, subject: Subject) -> Params:
     """The weights as they are judged."""
-    values, transforms = config.values, tuple(config.module.build(config.values))
+    values = config.values
+    if hasattr(config.module, "training"):
+        transform = config.module.training(values, subject)
+        return tuned(subject, subject.variables, values.tune_epochs, values.seed, values.tune_rate, transform)
+    transforms = tuple(config.module.build(values))
     if not transforms:
         return subject.variables
     assert subject.train is not None

@@ -6,6 +6,7 @@ machine, and which number to expect. It defines
 * `get_config() -> ConfigDict`: numbers and names, begun with `configs.base()`;
 * `label(config) -> str`: the method and its operating point, as shown in tables;
 * `build(config) -> tuple of Transforms`: what the network is compressed with, none for a dense one;
+* `training(config, subject) -> Transform`, where the network is compressed inside adversarial training;
 * `network(config, dense) -> Subject`, where another network takes the place of the compressed one.
 """
 

@@ -13,7 +13,7 @@ import safetensors
 
 import spartax as sx
 from spartax import attacks, data, models, train
-from spartax.records import ApplyFn, Params
+from spartax.records import ApplyFn, Params, Transform
 from spartax.train import TrainApply
 
 BATCH, LEARNING_RATE, ATTACK_STEPS = 64, 2e-3, 7
@@ -71,6 +71,7 @@ def adversarially_trained(
     train_apply: TrainApply | None = None,
     rate: float = LEARNING_RATE,
     keep: Callable[[str, Any], bool] | None = None,
+    transform: Transform | None = None,
     progress: bool = True,
 ) -> Params:
     """PGD adversarial training with Adam and a cosine decay; compressed leaves keep their masks.
@@ -85,16 +86,27 @@ def adversarially_trained(
       train_apply: the network in training mode, where it has batch statistics.
       rate: the highest learning rate.
       keep: which arrays are trained; all when left out.
+      transform: compression inside training, such as `quantize.reste(steps)`; `apply_fn` takes its leaves.
       progress: whether a bar is shown.
     """
     size = min(BATCH, len(images.y))
-    steps = len(images.y) // size * epochs
+    steps = steps_of(images, epochs)
     tx = optax.adam(optax.schedules.cosine_decay_schedule(rate, steps))
-    step = train.make_step(train.pgd_at(attacks.pgd(eps, steps=ATTACK_STEPS)), tx, apply_fn, train_apply)
+    loss, method, refresh = train.pgd_at(attacks.pgd(eps, steps=ATTACK_STEPS)), None, None
+    if transform is not None:
+        variables, method = train.begin(transform, apply_fn, variables, images.x[:size], jax.random.key(seed))
+        refresh = train.make_refresh(transform, loss, tx, apply_fn, train_apply)
+    step = train.make_step(loss, tx, apply_fn, train_apply)
     batches = data.batches(images, size, jax.random.key(seed, impl="rbg"), epochs=epochs, drop_last=True)
-    state, name = train.init_state(variables, tx, keep), f"adversarial training, linf eps {eps:.3g}"
-    state, _ = train.fit(step, state, batches, jax.random.key(seed), total=steps, name=name, progress=progress)
+    state, name = train.init_state(variables, tx, keep, method), f"adversarial training, linf eps {eps:.3g}"
+    options = {"total": steps, "name": name, "progress": progress}
+    state, _ = train.fit(step, state, batches, jax.random.key(seed), refresh=refresh, **options)
     return state.variables
+
+
+def steps_of(images: data.Dataset, epochs: int) -> int:
+    """Steps of `adversarially_trained`."""
+    return len(images.y) // min(BATCH, len(images.y)) * epochs
 
 
 def initialized(module: nn.Module, images: data.Dataset, seed: int) -> Params:
@@ -139,10 +151,12 @@ def default_eps(info: dict[str, Any], name: str) -> float:
     return 0.3
 
 
-def tuned(subject: Subject, variables: Params, epochs: int, seed: int, rate: float) -> Params:
-    """A compressed network after adversarial fine-tuning; its tree keeps its structure."""
+def tuned(
+    subject: Subject, variables: Params, epochs: int, seed: int, rate: float, transform: Transform | None = None
+) -> Params:
+    """A compressed network after adversarial fine-tuning; its tree keeps its structure, but for `transform`."""
     assert subject.train is not None
     forward = None if subject.train_apply is None else sx.compressed(subject.train_apply)
     apply = sx.compressed(subject.apply_fn)
-    options = {"train_apply": forward, "rate": rate, "progress": False}
+    options = {"train_apply": forward, "rate": rate, "transform": transform, "progress": False}
     return adversarially_trained(apply, variables, subject.train, subject.eps, epochs, seed, **options)

@@ -1,4 +1,4 @@
-"""Weights of 8 to 2 bits by four roundings, then activations too.
+"""Weights of 8 to 2 bits by four roundings, activations too, and weights of one bit trained under attack.
 
     python -m experiments.sweep experiments/quantization/sweep.py
     python -m experiments.sweep experiments/quantization/sweep.py --config.network=cnn_a --config.data_dir=DIR
@@ -23,3 +23,4 @@ def runs() -> Iterator[Run]:
     for inputs, bits in ((8, 8), (8, 4), (4, 4)):
         yield from grid(HERE / "activations.py", bits=(bits,), inputs=(inputs,), observer=("min_max", "squared_error"))
     yield from grid(HERE / "weights.py", rounding=ROUNDINGS, bits=BITS)
+    yield from grid(HERE / "binary.py", o_end=(1.0, 3.0))
