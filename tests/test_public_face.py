@@ -22,6 +22,7 @@ PACKAGES = [
     "prune.schedules",
     "lowrank.factorizations",
     "lowrank.ranks",
+    "quantize.bits",
     "quantize.calibrations",
     "quantize.grids",
     "quantize.observers",

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2] / "compression" / "spartax"
 FILES = sorted(ROOT.rglob("*.py"))
 
 # layer -> the layers it may import from (besides itself)
-BASE = {"records", "checks", "catalog", "knapsack"}
+BASE = {"records", "checks", "catalog", "knapsack", "gradients"}
 KERNELS = BASE | {"kernels"}
 ARRAYS = KERNELS | {"arrays", "tree"}
 PROGRAM = ARRAYS | {"program"}
@@ -19,6 +19,7 @@ ALLOWED = {
     "catalog": {"checks"},
     "knapsack": {"checks"},
     "sharding": {"checks"},
+    "gradients": {"records", "checks", "catalog"},
     "kernels": BASE,
     "arrays": KERNELS,
     "tree": KERNELS | {"arrays"},

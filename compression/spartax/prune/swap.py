@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from spartax import checks
-from spartax.prune import gradients
+from spartax import checks, gradients
 from spartax.prune.allocations.pooled import pooled
 from spartax.prune.patterns.unstructured import unstructured
 from spartax.prune.prune import allocated, prune

@@ -1,17 +1,19 @@
 """Quantization = grid (which numbers) x calibration (scale of a block) x rounding (code of an entry).
 
-`activations` rounds what meets the weights, in a range that an observer chooses; `equalize`, `smooth` and `awq` move
-factors between layers first. Every file in `grids/`, `calibrations/`, `roundings/` and `observers/` is offered here
-under its own name: `quantize.absmax()`.
+`mixed` gives each weight a grid of its own, by a sensitivity of `bits/`; `activations` rounds what meets the weights,
+in a range that an observer chooses; `equalize`, `smooth` and `awq` move factors between layers first. Every file in
+`grids/`, `calibrations/`, `roundings/`, `bits/` and `observers/` is offered here under its own name:
+`quantize.absmax()`.
 """
 
 from spartax import catalog
-from spartax.quantize import calibrations, grids, observers, roundings
+from spartax.quantize import bits, calibrations, grids, observers, roundings
 from spartax.quantize.activations import activations
 from spartax.quantize.adapt import adapt
 from spartax.quantize.awq import awq
 from spartax.quantize.equalize import equalize
 from spartax.quantize.lsq import lsq
+from spartax.quantize.mixed import mixed
 from spartax.quantize.pact import pact
 from spartax.quantize.qfx import qfx
 from spartax.quantize.quantize import quantize
@@ -24,12 +26,14 @@ __all__ = [
     "activations",
     "adapt",
     "awq",
+    "bits",
     "calibrations",
     "equalize",
     "estimating_error",
     "gradient_stability",
     "grids",
     "lsq",
+    "mixed",
     "observers",
     "pact",
     "qfx",
@@ -39,4 +43,4 @@ __all__ = [
     "smooth",
 ]
 
-__getattr__, __dir__ = catalog.exports(__name__, grids, calibrations, observers, roundings)
+__getattr__, __dir__ = catalog.exports(__name__, grids, calibrations, observers, roundings, bits)

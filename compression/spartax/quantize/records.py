@@ -1,10 +1,10 @@
 """The records of quantization: a grid, the part of a weight it is put on, its scales, and the plugs that fill them."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from spartax.kernels import levels as number_formats
-from spartax.records import Array, Evidence, Layout, Path
+from spartax.records import Array, Evidence, Layout, Path, Weights
 
 
 class Grid(NamedTuple):
@@ -140,3 +140,22 @@ class Rounding(NamedTuple):
     needs: frozenset[str]
     round: Round
     check: Check | None = None
+
+
+Candidates = Mapping[Path, Sequence[Any]]  # the leaf that a weight becomes on each grid; `dense` gives its numbers
+Losses = dict[Path, list[float]]  # what each of them costs
+
+
+class Sensitivity(NamedTuple):
+    """How much each weight loses on each grid; `mixed` makes the sum least under a budget.
+
+    Attributes:
+      needs: fields of the evidence that must be there.
+      losses: `(weights, candidates, evidence) -> losses`, of each candidate in place of its weight, dense arrays.
+      together: `(weights, replaced, evidence) -> float`, the same quantity of all weights replaced at once, which shows
+        how far losses add up; None where the losses are scores that cannot be measured.
+    """
+
+    needs: frozenset[str]
+    losses: Callable[[Weights, Candidates, Evidence], Losses]
+    together: Callable[[Weights, Weights, Evidence], float] | None = None

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from spartax.prune import gradients
-from spartax.records import Array, Criterion, Evidence, Weights
+from spartax import gradients
+from spartax.records import Criterion, Evidence, Weights
 
 
 def fisher() -> Criterion:
@@ -19,12 +19,7 @@ def fisher() -> Criterion:
       ValueError: at use, no labelled batches or loss, a loss that is not finite, gradients that are zero everywhere.
     """
 
-    @jax.jit(static_argnums=0)
-    def squares(judge: gradients.Judge, weights: Weights, x: Array, y: Array) -> tuple[Array, Weights]:
-        add = lambda total, g: jax.tree.map(lambda t, g: t + jnp.square(g), total, g)  # noqa: E731
-        start = jax.tree.map(jnp.zeros_like, weights)
-        loss, total = gradients.per_example(judge, weights, x, y, add, start)
-        return loss, jax.tree.map(lambda t: t / x.shape[0], total)
+    squares = jax.jit(gradients.mean_square, static_argnums=0)
 
     def score(weights: Weights, evidence: Evidence) -> Weights:
         judge, batches = gradients.judged(evidence)

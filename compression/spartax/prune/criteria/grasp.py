@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from spartax import checks
-from spartax.prune import gradients
+from spartax import checks, gradients
 from spartax.records import Array, Criterion, Evidence, Weights
 
 

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from spartax import catalog, checks, program
+from spartax import catalog, checks, gradients, program
 from spartax.arrays import rows
-from spartax.prune import gradients
 from spartax.records import Array, Attack, Criterion, Evidence, Layout, Weights
 
 LEAST, MOST = math.log(math.expm1(1e-4)), math.log(math.expm1(1.0))  # softplus of these is 1e-4 and 1

@@ -5,9 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from spartax import catalog, checks, program
+from spartax import catalog, checks, gradients, program
 from spartax.program.relevance import LrpRule
-from spartax.prune import gradients
 from spartax.records import Array, Criterion, Evidence, Objective, Weights
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from spartax.prune import gradients
+from spartax import gradients
 from spartax.records import Array, Criterion, Evidence, Weights
 
 

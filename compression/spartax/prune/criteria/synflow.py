@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from spartax import catalog, checks
+from spartax import catalog, checks, gradients
 from spartax.kernels import threshold
-from spartax.prune import gradients
 from spartax.records import Array, Criterion, Evidence, Objective, Weights
 
 

@@ -5,9 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from spartax import checks
+from spartax import checks, gradients
 from spartax.arrays import rows
-from spartax.prune import gradients
 from spartax.records import Array, Criterion, Evidence, Finish, Layout, Path, Pattern, Weights
 
 

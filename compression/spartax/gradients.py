@@ -1,6 +1,6 @@
-"""Gradients of the loss in the weights: what the criteria that look at labelled data start from.
+"""Gradients of the loss in the weights: what the methods that look at labelled data start from.
 
-The functions that run on the device take a `Judge`, which hashes by its functions, so that a criterion can hold one
+The functions that run on the device take a `Judge`, which hashes by its functions, so that a method can hold one
 jitted function and compile it once for one network.
 """
 
@@ -43,10 +43,10 @@ def judged(evidence: Evidence) -> tuple[Judge, tuple[tuple[Array, Array], ...]]:
     """
     objective = catalog.need("objective", evidence)
     if objective.loss is None:
-        raise ValueError("loss is needed by this criterion: give compress loss=, a function (logits, y) -> [B].")
+        raise ValueError("loss is needed by this method: give compress loss=, a function (logits, y) -> [B].")
     for batch in objective.batches:
         if not isinstance(batch, tuple | list) or isinstance(batch[0], jax.ShapeDtypeStruct):
-            raise ValueError("batches must be (x, y) with values: this criterion needs gradients of the loss.")
+            raise ValueError("batches must be (x, y) with values: this method needs gradients of the loss.")
     if not objective.batches:
         raise ValueError("batches is empty; gradients of the loss need at least one batch.")
     return Judge(objective.logits, objective.loss), objective.batches
@@ -89,6 +89,13 @@ def per_example(
     groups = x.reshape(-1, group, *x.shape[1:]), y.reshape(-1, group, *y.shape[1:])
     carry, losses = lax.scan(body, start, groups)
     return jnp.mean(losses), carry
+
+
+def mean_square(judge: Judge, weights: Weights, x: Array, y: Array) -> tuple[Array, Weights]:
+    """`(mean loss, E[g^2])` over the gradients of single examples: the diagonal of the empirical Fisher information."""
+    add = lambda total, g: jax.tree.map(lambda t, g: t + jnp.square(g), total, g)  # noqa: E731
+    loss, total = per_example(judge, weights, x, y, add, jax.tree.map(jnp.zeros_like, weights))
+    return loss, jax.tree.map(lambda t: t / x.shape[0], total)
 
 
 def warn_if_one_class(name: str, batches: Any) -> None:
