@@ -1,13 +1,13 @@
 """`mixed`: every weight on a grid of its own, together least sensitive under a budget of bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from spartax import catalog, checks, knapsack, tree
 from spartax.arrays import dense, nbytes, pack
 from spartax.quantize.quantize import Floats, quantize
 from spartax.quantize.records import Calibration, Candidates, Grid, Losses, Rounding, Sensitivity
-from spartax.records import Evidence, Info, Params, Path, Transform
+from spartax.records import Evidence, Info, Params, Path, Transform, Weights
 
 
 class Mixed(NamedTuple):
@@ -21,7 +21,7 @@ class Mixed(NamedTuple):
 
     floats: tuple[Floats, ...]
     losses: Losses
-    originals: dict[Path, object]
+    originals: Weights
 
 
 def mixed(
@@ -57,7 +57,9 @@ def mixed(
         raise ValueError("grids must hold at least one grid, such as quantize.integer(4).")
     if (budget is None) == (mean_bits is None):
         raise ValueError("mixed takes one budget: give either budget (bytes) or mean_bits.")
-    checks.positive("budget" if mean_bits is None else "mean_bits", budget if mean_bits is None else mean_bits)
+    for name, value in {"budget": budget, "mean_bits": mean_bits}.items():
+        if value is not None:
+            checks.positive(name, value)
     transforms = [quantize(grid, calibration, rounding) for grid in grids]
     needs = sensitivity.needs.union(*(t.needs for t in transforms))
 
@@ -94,24 +96,23 @@ def mixed(
     return Transform(needs, init, update)
 
 
-def _candidates(trees: Sequence[Params], paths: Sequence[Path]) -> Candidates:
+def _candidates(trees: Sequence[Params], paths: Iterable[Path]) -> Candidates:
     picked = [tree.pick(params, paths) for params in trees]
     return {path: [weights[path] for weights in picked] for path in paths}
 
 
-def _costs(trees: Sequence[Params], paths: Sequence[Path]) -> dict[Path, list[int]]:
+def _costs(trees: Sequence[Params], paths: Iterable[Path]) -> dict[Path, list[int]]:
     """Bytes of each weight on each grid."""
     return {path: [nbytes(pack(leaf)) for leaf in leaves] for path, leaves in _candidates(trees, paths).items()}
 
 
 def _limit(budget: int | None, mean_bits: float | None, entries: int, costs: dict[Path, list[int]]) -> float:
     """The budget in bytes, which must be enough for the smallest grids."""
-    limit = budget if mean_bits is None else mean_bits * entries / 8
+    name, given, unit = ("mean_bits", mean_bits, entries / 8) if budget is None else ("budget", budget, 1.0)
     least = sum(min(row) for row in costs.values())
-    if limit < least:
-        name, unit = ("budget", 1.0) if mean_bits is None else ("mean_bits", 8 / entries)
+    if given is None or given * unit < least:
         raise ValueError(
-            f"{name} must be at least {least * unit:.6g}, every weight on its smallest grid with its scales; "
-            f"got {limit * unit:.6g}. Give smaller grids, or more."
+            f"{name} must be at least {least / unit:.6g}, every weight on its smallest grid with its scales; "
+            f"got {given:.6g}. Give smaller grids, or more."
         )
-    return limit
+    return given * unit
