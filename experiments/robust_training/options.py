@@ -60,5 +60,5 @@ def parse(arguments: Sequence[str]) -> Options:
             parser.error(f"--{name} must be 1 or more; got {getattr(given, name)}")
     if given.eps < 0:
         parser.error(f"--eps must be 0 or more; got {given.eps:g}")
-    small = {"training": 80, "examples": 16, "epochs": 1, "batch": 32} if given.quick else {}
-    return Options(**{**vars(given), "eps": given.eps / 255, **small})
+    asked = Options(**vars(given))._replace(eps=given.eps / 255)
+    return asked._replace(training=80, examples=16, epochs=1, batch=32) if given.quick else asked

@@ -18,7 +18,7 @@ from spartax.models.resnet import ResNet
 from spartax.models.resnet2b import ResNet2B
 from spartax.records import Params
 
-_NAMES = {CNNA: "cnn_a", LeNet5: "lenet5", ResNet: "resnet", ResNet2B: "resnet2b"}
+_NAMES: dict[type[nn.Module], str] = {CNNA: "cnn_a", LeNet5: "lenet5", ResNet: "resnet", ResNet2B: "resnet2b"}
 
 
 def save(path: str | os.PathLike, module: nn.Module, variables: Params, about: Mapping[str, str] | None = None) -> None:
