@@ -44,8 +44,11 @@ def is_concrete(x: Any) -> bool:
 
 def finite(name: str, x: Any) -> None:
     """A floating array must hold no NaN and no infinity (checked when its values are known)."""
-    if is_concrete(x) and jnp.issubdtype(x.dtype, jnp.floating) and not bool(jnp.all(jnp.isfinite(x))):
-        raise ValueError(f"{name} holds NaN or infinite values; fix or retrain it before compressing or attacking.")
+    if not is_concrete(x) or not jnp.issubdtype(x.dtype, jnp.floating):
+        return
+    with jax.ensure_compile_time_eval():  # constants of a function that is being traced have values too
+        if not bool(jnp.all(jnp.isfinite(x))):
+            raise ValueError(f"{name} holds NaN or infinite values; fix or retrain it before compressing or attacking.")
 
 
 def images(name: str, x: Any, *, low: float = 0.0, high: float = 1.0) -> None:

@@ -30,3 +30,20 @@ def solved_rows(matrix, moments, mask):
     for row, kept in enumerate(np.asarray(mask)):
         best[row, kept] = np.linalg.solve(moments[np.ix_(kept, kept)], moments[kept] @ matrix[row])
     return best
+
+
+def gptq(matrix, moments, scale, zero, codes, damping=0.01, order=None, kept=None):
+    """Integer codes [O, I] of a matrix, column by column; `scale`, `zero` [O, I]; `codes` the smallest and largest."""
+    w, inputs = np.array(matrix, np.float64), matrix.shape[1]
+    order = np.arange(inputs) if order is None else np.asarray(order)
+    kept = np.ones(w.shape, bool) if kept is None else kept
+    damped = moments + damping * np.mean(np.diag(moments)) * np.eye(inputs)
+    found = np.zeros(w.shape, int)
+    for place, j in enumerate(order):
+        free = order[place:]
+        inverse = np.linalg.inv(damped[np.ix_(free, free)])
+        wanted = np.where(kept[:, j], w[:, j], 0)
+        found[:, j] = np.clip(np.round(wanted / scale[:, j]) + zero[:, j], *codes)
+        value = np.where(kept[:, j], (found[:, j] - zero[:, j]) * scale[:, j], 0)
+        w[:, free] -= np.outer((w[:, j] - value) / inverse[0, 0], inverse[0])
+    return found

@@ -20,20 +20,28 @@ Choose = Callable[[Array, Array, Array], Any]  # (columns [..., O, span], U's di
 Settle = Callable[[Array, Any, Array], tuple[Array, Array]]  # (column [..., O], choice, number) -> (new column, record)
 
 
-def inverse_factor(moments: Array, damping: float) -> tuple[Array, Array]:
+def inverse_factor(moments: Array, damping: float | Array) -> tuple[Array, Array]:
     """`(U, alive)`: the upper triangular U, `U^T U = (H + damping mean(diag H) I)^-1`, and which inputs are not zero.
 
-    H is `moments [..., I, I]`, in which inputs that are always zero get a one on the diagonal. U is the inverse of an
-    upper triangular factor of H itself, so H is inverted once, as a triangle.
+    H is `moments [..., I, I]`. Inputs that are always zero are not in the mean, and get it on the diagonal, so that U
+    changes with the unit of the others alone. U is the inverse of an upper triangular factor of H itself, so H is
+    inverted once, as a triangle. (To scale the diagonal to ones first is not needed: the error of a Cholesky factor
+    does not depend on the units of the inputs.)
+
+    Args:
+      moments: one H for each matrix.
+      damping: one number, or one for each matrix.
 
     Returns:
       U `[..., I, I]` (NaN where the damped H is not positive definite), and bool `[..., I]`.
     """
-    alive = jnp.diagonal(moments, axis1=-2, axis2=-1) > 0
+    diagonal = jnp.diagonal(moments, axis1=-2, axis2=-1)
+    alive = diagonal > 0
     eye = jnp.eye(moments.shape[-1], dtype=moments.dtype)
-    filled = moments + jnp.where(alive, 0, 1)[..., None] * eye
-    level = damping * jnp.mean(jnp.diagonal(filled, axis1=-2, axis2=-1), axis=-1)
-    flipped = jnp.flip(filled + level[..., None, None] * eye, (-2, -1))
+    size = jnp.sum(diagonal, axis=-1, keepdims=True) / jnp.maximum(jnp.sum(alive, axis=-1, keepdims=True), 1)
+    size = jnp.where(size > 0, size, 1)  # nothing flows in at all
+    added = jnp.where(alive, 0, size) + jnp.asarray(damping, size.dtype)[..., None] * size
+    flipped = jnp.flip(moments + added[..., None] * eye, (-2, -1))
     factor = jnp.flip(jnp.linalg.cholesky(flipped), (-2, -1))  # H = R R^T with R upper triangular
     return lax.linalg.triangular_solve(factor, jnp.broadcast_to(eye, factor.shape), left_side=True), alive
 
@@ -69,6 +77,18 @@ def replace_columns(
 
     records = jnp.zeros(matrix.shape, _record_dtype(matrix, upper, choose, settle, span))
     return lax.fori_loop(0, matrix.shape[-1] // block, advance, (matrix, records))
+
+
+def widened(matrix: Array, inputs: int) -> Array:
+    """Zero columns at the end, up to `inputs` of them: `[..., O, inputs]`."""
+    return jnp.pad(matrix, [(0, 0)] * (matrix.ndim - 1) + [(0, inputs - matrix.shape[-1])])
+
+
+def bordered(upper: Array, inputs: int) -> Array:
+    """The factor `[..., inputs, inputs]` with ones on the diagonal of the columns that `widened` adds."""
+    extra = inputs - upper.shape[-1]
+    grown = jnp.pad(upper, [(0, 0)] * (upper.ndim - 2) + [(0, extra), (0, extra)])
+    return grown + jnp.diag(jnp.arange(inputs) >= upper.shape[-1]).astype(upper.dtype)
 
 
 def _settle_block(

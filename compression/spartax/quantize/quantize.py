@@ -22,7 +22,8 @@ from spartax.records import Array, Evidence, Info, Layout, Params, Path, Transfo
 WASTE = 1.02  # at most so many times the bytes of the codes, for an order that kernels read
 
 Floats = dict[Path, tuple[Array, ...]]
-Encode = Callable[[Array, Part], Quantized]
+Notes = dict[str, Array]
+Encode = Callable[[Array, Part], tuple[Quantized, Notes]]
 
 
 def quantize(grid: Grid, calibration: Calibration | None = None, rounding: Rounding | None = None) -> Transform:
@@ -49,11 +50,13 @@ def quantize(grid: Grid, calibration: Calibration | None = None, rounding: Round
             plug.check(grid)
     needs = calibration.needs | rounding.needs
 
-    def encode(weight: Array, part: Part) -> Quantized:
+    def encode(weight: Array, part: Part) -> tuple[Quantized, Notes]:
         wide = weight.astype(jnp.promote_types(weight.dtype, jnp.float32))
         scales = calibration.fit(wide, grid, part)
-        codes = rounding.round(wide, scales, grid, part)
-        return Quantized(_stored(codes, grid, part.layout), scales.scale, scales.zero, weight.dtype.name, grid.levels)
+        given = (wide, scales, grid, part)
+        codes, notes = rounding.report(*given) if rounding.report else (rounding.round(*given), {})
+        stored = _stored(codes, grid, part.layout)
+        return Quantized(stored, scales.scale, scales.zero, weight.dtype.name, grid.levels), notes
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, Floats]:
         weights = tree.pick(params, evidence.layouts)
@@ -65,8 +68,9 @@ def quantize(grid: Grid, calibration: Calibration | None = None, rounding: Round
         catalog.require(needs, evidence)
         new, info = {}, {}
         for path, weight in tree.pick(params, state).items():
-            inner = [layout for x, layout in parts(weight, evidence.layouts[path]) if is_quantized(x)]
-            own = [Part(path, layout, evidence, index=i) for i, layout in enumerate(inner)]
+            inner = [(x, layout) for x, layout in parts(weight, evidence.layouts[path]) if is_quantized(x)]
+            alone = len(inner) == 1 and inner[0][0].shape == weight.shape
+            own = [Part(path, layout, evidence, index=i, alone=alone) for i, (_, layout) in enumerate(inner)]
             new[path], info[path] = _refill(weight, list(zip(state[path], own)), grid, encode)
         return tree.replace(params, new), state, info
 
@@ -115,7 +119,7 @@ def _kept(values: Array, mask: Any) -> Array:
 
 def _refill(weight: Any, floats: list[tuple[Array, Part]], grid: Grid, encode: Encode) -> tuple[Any, dict[str, Any]]:
     """The weight with every quantized array encoded anew, and what `info` says of all of them together."""
-    rest, sums = iter(floats), []
+    rest, sums, notes = iter(floats), [], {}
 
     def refill(x: Any) -> Any:
         if not _is_mine(x):
@@ -124,10 +128,11 @@ def _refill(weight: Any, floats: list[tuple[Array, Part]], grid: Grid, encode: E
         checks.finite(part.path, values)
         if isinstance(x, Masked):  # what is switched off must not widen the scales
             values, part = _kept(values, x.mask), part._replace(kept=dense(x.mask))
-        codes = encode(values, part)
+        codes, said = encode(values, part)
+        notes.update(said)
         new = Masked(codes, x.mask) if isinstance(x, Masked) else codes
         sums.append(report.measure(new, values, grid))
         return new
 
     new = jax.tree.map(refill, weight, is_leaf=_is_mine)
-    return new, report.entry(sums, grid)
+    return new, report.entry(sums, grid) | {name: float(value) for name, value in notes.items()}

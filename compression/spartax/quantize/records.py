@@ -88,6 +88,7 @@ class Part(NamedTuple):
       kept: bool mask of the entries that count, of the shape of the array, where a mask lies around it (the array is
         zero elsewhere); None if all do.
       index: which of the arrays inside the weight this is.
+      alone: whether it is the whole weight, not a factor of it nor one of several terms.
     """
 
     path: Path
@@ -95,6 +96,7 @@ class Part(NamedTuple):
     evidence: Evidence
     kept: Array | None = None
     index: int = 0
+    alone: bool = True
 
 
 class Scales(NamedTuple):
@@ -111,6 +113,7 @@ class Scales(NamedTuple):
 
 Fit = Callable[[Array, Grid, Part], Scales]  # scales of a float array, one for each block of `grid.scale_shape`
 Round = Callable[[Array, Scales, Grid, Part], Array]  # int8 codes of a float array, inside `grid.codes`
+Report = Callable[[Array, Scales, Grid, Part], tuple[Array, dict[str, Array]]]  # what `Round` gives, and scalars
 Check = Callable[[Grid], None]  # ValueError for a grid that the plug does not apply to
 
 
@@ -135,11 +138,13 @@ class Rounding(NamedTuple):
       needs: fields of the evidence that must be there.
       round: the function.
       check: refuses grids it does not apply to; None if it applies to all.
+      report: for roundings that have more to say of a weight: the codes, and numbers by name for `info`.
     """
 
     needs: frozenset[str]
     round: Round
     check: Check | None = None
+    report: Report | None = None
 
 
 Candidates = Mapping[Path, Sequence[Any]]  # the leaf that a weight becomes on each grid; `dense` gives its numbers

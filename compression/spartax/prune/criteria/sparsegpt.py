@@ -111,14 +111,14 @@ def _solve(
     matrix = jnp.where(alive[..., None, :], _wide(weight, layout), 0)
     inputs = matrix.shape[-1]
     padded = _round_up(inputs, block)
-    fixed = None if chosen is None else _widened(rows.to_rows(chosen, layout), padded)
+    fixed = None if chosen is None else error_feedback.widened(rows.to_rows(chosen, layout), padded)
     choose = _by_pattern(pattern, counts, inputs) if fixed is None else _looked_up(fixed)
 
     def settle(column: Array, mask: Array, number: Array) -> tuple[Array, Array]:
         kept = lax.dynamic_index_in_dim(mask, number, -1, keepdims=False)
         return jnp.where(kept, column, 0), kept
 
-    matrix, upper = _widened(matrix, padded), _bordered(upper, padded)
+    matrix, upper = error_feedback.widened(matrix, padded), error_feedback.bordered(upper, padded)
     new, kept = error_feedback.replace_columns(matrix, upper, choose, settle, span=span, block=block)
     new, kept = (rows.from_rows(a[..., :inputs], weight.shape, layout) for a in (new, kept))
     return new.astype(weight.dtype), kept
@@ -138,15 +138,3 @@ def _by_pattern(pattern: Pattern, counts: Any, inputs: int) -> error_feedback.Ch
 
 def _looked_up(mask: Array) -> error_feedback.Choose:
     return lambda columns, diagonal, start: lax.dynamic_slice_in_dim(mask, start, columns.shape[-1], axis=-1)
-
-
-def _widened(matrix: Array, inputs: int) -> Array:
-    """Zero columns at the end."""
-    return jnp.pad(matrix, [(0, 0)] * (matrix.ndim - 1) + [(0, inputs - matrix.shape[-1])])
-
-
-def _bordered(upper: Array, inputs: int) -> Array:
-    """The factor with ones on the diagonal of the columns that are not there."""
-    extra = inputs - upper.shape[-1]
-    grown = jnp.pad(upper, [(0, 0)] * (upper.ndim - 2) + [(0, extra), (0, extra)])
-    return grown + jnp.diag(jnp.arange(inputs) >= upper.shape[-1]).astype(upper.dtype)

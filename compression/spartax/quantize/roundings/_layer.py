@@ -1,0 +1,140 @@
+"""What roundings that look at the inputs of a layer share: its matrices, the error of its output, nearest as the limit.
+
+For a layer `y = W x` with `H = E[x x^T]` the mean squared error of the output of codes that are off by D is
+`tr(D H D^T)`, summed over outputs.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from spartax import catalog, checks
+from spartax.arrays import quantized, rows
+from spartax.quantize.codes import decode, encode
+from spartax.quantize.records import Grid, Part, Rounding, Scales
+from spartax.records import Array, Layout
+
+
+class Problem(NamedTuple):
+    """The matrices of a weight, each with a row for each output (`arrays.rows`).
+
+    Attributes:
+      matrix: floats `[..., O, I]`.
+      scales: scale and zero point of every entry, `[..., O, I]`.
+      kept: bool `[..., O, I]`, where a mask lies around the weight; None if every entry counts.
+      moments: `E[x x^T]`, `[..., I, I]`.
+      grid: the codes there are.
+    """
+
+    matrix: Array
+    scales: Scales
+    kept: Array | None
+    moments: Array
+    grid: Grid
+
+    def values(self, codes: Array) -> Array:
+        """What codes stand for; zero under the mask."""
+        found = decode(codes, self.scales, self.grid).astype(self.matrix.dtype)
+        return found if self.kept is None else jnp.where(self.kept, found, 0)
+
+    def loss(self, codes: Array) -> Array:
+        """`d H d^T` of every output, `[..., O]`; their sum is `tr(D H D^T)`."""
+        change = self.values(codes) - self.matrix
+        return jnp.sum(change * times(change, self.moments), axis=-1)
+
+
+class Solution(NamedTuple):
+    """What was found.
+
+    Attributes:
+      codes: int8 `[..., O, I]`.
+      failed: bool `[...]`, the matrices for which nothing was found.
+      notes: scalars to report.
+    """
+
+    codes: Array
+    failed: Array
+    notes: dict[str, Array]
+
+
+Solve = Callable[[Problem, Any], Solution]  # (problem, options), both known where it is traced but for the arrays
+
+
+def times(matrix: Array, moments: Array) -> Array:
+    """`D H`, `[..., O, I]`."""
+    return jnp.einsum("...oi,...ij->...oj", matrix, moments, precision=lax.Precision.HIGHEST)
+
+
+def by_layer(name: str, solve: Solve, options: Any) -> Rounding:
+    """A rounding that solves every matrix of a weight; outputs for which nearest loses less keep the nearest codes.
+
+    It reports `nearest_loss` and `layer_loss`, the `tr(D H D^T)` of the nearest codes and of its own, summed over the
+    matrices; `moved`, the share of entries that are not at their nearest code; `nearest_outputs`, how many outputs keep
+    the nearest codes because those lose less; `fallbacks`, how many matrices are all nearest because `solve` failed,
+    which also warns; and the notes of `solve`.
+
+    Args:
+      name: of the rounding, for messages.
+      solve: what it does.
+      options: its hashable second argument.
+    """
+
+    def report(weight: Array, scales: Scales, grid: Grid, part: Part) -> tuple[Array, dict[str, Array]]:
+        moments = _moments(name, weight, part)
+        codes, notes = _solved(weight, scales, part.kept, moments, solve, options, grid, part.layout)
+        if checks.is_concrete(notes["fallbacks"]) and notes["fallbacks"]:
+            of = max(1, math.prod(moments.shape[:-2]))
+            warnings.warn(
+                f"{name}: {notes['fallbacks']} of {of} matrices of {part.path} get the nearest codes, because the "
+                "moments of their inputs cannot be factored.",
+                stacklevel=2,
+            )
+        return codes, notes
+
+    return Rounding(frozenset({"moments"}), lambda *given: report(*given)[0], report=report)
+
+
+def _moments(name: str, weight: Array, part: Part) -> Array:
+    """The moments of the inputs of a weight, of the right shape and not zero."""
+    if not part.alone:
+        raise ValueError(
+            f"{name}: {part.path} is a sum or a product of arrays, and what flows into each of them is not measured; "
+            "quantize.nearest() rounds them."
+        )
+    moments = catalog.need("moments", part.evidence).get(part.path)
+    if moments is None:
+        raise ValueError(f"{name}: the moments of {part.path} are missing; collect them on batches that reach it.")
+    matrices = jax.eval_shape(lambda w: rows.to_rows(w, part.layout), weight).shape
+    if moments.shape != (*matrices[:-2], matrices[-1], matrices[-1]):
+        raise ValueError(f"{name}: {part.path} makes matrices {matrices}; got moments of shape {moments.shape}.")
+    checks.finite(f"{name}: the moments of {part.path}", moments)
+    checks.nonzero(f"{name}: the input of {part.path}", [moments])
+    return moments
+
+
+@jax.jit(static_argnums=(4, 5, 6, 7))
+def _solved(
+    weight: Array, scales: Scales, kept: Array | None, moments: Array,
+    solve: Solve, options: Any, grid: Grid, layout: Layout,
+) -> tuple[Array, dict[str, Array]]:  # fmt: skip
+    """The codes of the weight and all there is to report."""
+    spread = lambda a: rows.to_rows(quantized.spread(a, weight.shape), layout)  # noqa: E731
+    matrix, scales, kept = jax.tree.map(spread, (weight, scales, kept))
+    problem = Problem(matrix, scales, kept, moments.astype(matrix.dtype), grid)
+    near, found = encode(matrix, scales, grid), solve(problem, options)
+    loss, nearest_loss = problem.loss(found.codes), problem.loss(near)
+    better = (loss < nearest_loss) & ~found.failed[..., None]
+    codes = jnp.where(better[..., None], found.codes, near)
+    notes = {
+        "nearest_loss": jnp.sum(nearest_loss),
+        "layer_loss": jnp.sum(jnp.where(better, loss, nearest_loss)),
+        "moved": jnp.mean(codes != near),
+        "nearest_outputs": jnp.sum(~better & ~found.failed[..., None]),
+        "fallbacks": jnp.sum(found.failed),
+    }
+    return rows.from_rows(codes, weight.shape, layout), notes | found.notes
