@@ -11,7 +11,7 @@ from spartax.records import Evidence
 FACES = {
     prune: (prune.criteria, prune.allocations, prune.patterns, prune.schedules),
     lowrank: (lowrank.factorizations, lowrank.ranks),
-    quantize: (quantize.grids, quantize.calibrations, quantize.observers, quantize.roundings),
+    quantize: (quantize.grids, quantize.calibrations, quantize.observers, quantize.bits, quantize.roundings),
 }
 PLUGS = [
     (face, package, name) for face, packages in FACES.items() for package in packages for name in catalog.names(package)
