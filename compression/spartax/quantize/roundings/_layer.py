@@ -86,7 +86,7 @@ def by_layer(name: str, solve: Solve, options: Any) -> Rounding:
 
     def report(weight: Array, scales: Scales, grid: Grid, part: Part) -> tuple[Array, dict[str, Array]]:
         moments = _moments(name, weight, part)
-        codes, notes = _solved(weight, scales, part.kept, moments, solve, options, grid, part.layout)
+        found, notes = _solved(weight, scales, part.kept, moments, solve, options, grid, part.layout)
         if checks.is_concrete(notes["fallbacks"]) and notes["fallbacks"]:
             of = max(1, math.prod(moments.shape[:-2]))
             warnings.warn(
@@ -94,9 +94,12 @@ def by_layer(name: str, solve: Solve, options: Any) -> Rounding:
                 "moments of their inputs cannot be factored.",
                 stacklevel=2,
             )
-        return codes, notes
+        return found, notes
 
-    return Rounding(frozenset({"moments"}), lambda *given: report(*given)[0], report=report)
+    def codes(weight: Array, scales: Scales, grid: Grid, part: Part) -> Array:
+        return report(weight, scales, grid, part)[0]
+
+    return Rounding(frozenset({"moments"}), codes, report=report)
 
 
 def _moments(name: str, weight: Array, part: Part) -> Array:

@@ -1,5 +1,6 @@
 """AdaRound: whether each entry goes up or down is learnt from the error of the layer."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -83,13 +84,13 @@ def _solve(problem: Problem, options: Options) -> Solution:
     return Solution(codes, failed, {})
 
 
-def _learnt(gradient, v: Array, options: Options) -> Array:
+def _learnt(gradient: Callable[[Array, Array], Array], v: Array, options: Options) -> Array:
     tx = optax.adam(options.lr)
 
     def step(i: Array, carry: tuple[Array, optax.OptState]) -> tuple[Array, optax.OptState]:
         v, state = carry
         change, state = tx.update(gradient(v, i), state)
-        return v + change, state
+        return jnp.asarray(optax.apply_updates(v, change)), state
 
     return lax.fori_loop(0, options.steps, step, (v, tx.init(v)))[0]
 
