@@ -100,7 +100,7 @@ def test_every_public_transform_is_here():
         if inspect.isfunction(getattr(face, key))
         and typing.get_type_hints(getattr(face, key)).get("return") is Transform
     }
-    assert made <= set(JOINS)
+    assert made - {"mixed"} <= set(JOINS)  # its state also says the grid of each weight; see test_mixed
 
 
 def test_structure_is_final_after_init(transform):
