@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from spartax import catalog, checks, knapsack, tree
 from spartax.arrays import dense, nbytes, pack
 from spartax.quantize.quantize import Floats, quantize
-from spartax.quantize.records import Calibration, Candidates, Grid, Losses, Rounding, Sensitivity
-from spartax.records import Evidence, Info, Params, Path, Transform, Weights
+from spartax.quantize.records import Calibration, Candidates, Grid, Rounding, Sensitivity
+from spartax.records import Array, Evidence, Info, Params, Path, Transform, Weights
 
 
 class Mixed(NamedTuple):
@@ -15,12 +17,12 @@ class Mixed(NamedTuple):
 
     Attributes:
       floats: for each grid, the float arrays of the weights that are on it.
-      losses: path -> what its weight loses on each grid.
+      losses: path -> what its weight loses on each grid, float32 `[grids]`.
       originals: what the losses are measured against, dense.
     """
 
     floats: tuple[Floats, ...]
-    losses: Losses
+    losses: dict[Path, Array]
     originals: Weights
 
 
@@ -53,13 +55,7 @@ def mixed(
       ValueError: no grids, no budget or two; a calibration or rounding that does not apply to a grid; at use, a budget
         below all weights on their smallest grids, and what `quantize` and the sensitivity raise.
     """
-    if not grids:
-        raise ValueError("grids must hold at least one grid, such as quantize.integer(4).")
-    if (budget is None) == (mean_bits is None):
-        raise ValueError("mixed takes one budget: give either budget (bytes) or mean_bits.")
-    for name, value in {"budget": budget, "mean_bits": mean_bits}.items():
-        if value is not None:
-            checks.positive(name, value)
+    _check(grids, budget, mean_bits)
     transforms = [quantize(grid, calibration, rounding) for grid in grids]
     needs = sensitivity.needs.union(*(t.needs for t in transforms))
 
@@ -74,16 +70,18 @@ def mixed(
         picked = knapsack.choose([losses[p] for p in weights], [costs[p] for p in weights], limit)
         chosen = dict(zip(weights, picked))
         own = tuple({p: f[p] for p, i in chosen.items() if i == grid} for grid, f in enumerate(floats))
-        return tree.replace(params, {p: candidates[p][i] for p, i in chosen.items()}), Mixed(own, losses, weights)
+        kept = {path: jnp.asarray(row, jnp.float32) for path, row in losses.items()}
+        return tree.replace(params, {p: candidates[p][i] for p, i in chosen.items()}), Mixed(own, kept, weights)
 
     def update(params: Params, state: Mixed, evidence: Evidence) -> tuple[Params, Mixed, Info]:
         catalog.require(needs, evidence)
+        losses = {path: [float(v) for v in row] for path, row in state.losses.items()}
         found: Info = {}
         for number, (transform, floats) in enumerate(zip(transforms, state.floats)):
             params, _, info = transform.update(params, floats, evidence)
-            own = lambda path, at=number: {"losses": state.losses[path], "predicted": state.losses[path][at]}  # noqa: E731
-            found |= {path: {**entry, "method": "mixed", **own(path)} for path, entry in info.items()}
-        found = {path: found[path] for path in state.losses}
+            for path, entry in info.items():
+                found[path] = {**entry, "method": "mixed", "losses": losses[path], "predicted": losses[path][number]}
+        found = {path: found[path] for path in losses}
         if sensitivity.together is not None:
             replaced = {path: dense(w) for path, w in tree.pick(params, state.losses).items()}
             together = {
@@ -94,6 +92,16 @@ def mixed(
         return params, state, found
 
     return Transform(needs, init, update)
+
+
+def _check(grids: Sequence[Grid], budget: int | None, mean_bits: float | None) -> None:
+    if not grids:
+        raise ValueError("grids must hold at least one grid, such as quantize.integer(4).")
+    if (budget is None) == (mean_bits is None):
+        raise ValueError("mixed takes one budget: give either budget (bytes) or mean_bits.")
+    for name, value in {"budget": budget, "mean_bits": mean_bits}.items():
+        if value is not None:
+            checks.positive(name, value)
 
 
 def _candidates(trees: Sequence[Params], paths: Iterable[Path]) -> Candidates:
