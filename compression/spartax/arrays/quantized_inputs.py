@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from spartax.arrays import quantized_rows, verbs
+from spartax.arrays import around, quantized_rows, verbs
 from spartax.arrays.quantized import Quantized
 from spartax.arrays.use import Use
 from spartax.kernels import levels as number_formats
@@ -61,6 +61,11 @@ class QuantizedInputs(verbs.Leaf):
         """Dtype of the weight."""
         return verbs.float_dtype(self.weight)
 
+    @property
+    def stack(self) -> int:
+        """Leading axes that index layers, each with its own static scale."""
+        return 0 if self.scale is None else self.scale.ndim
+
 
 class Scales(NamedTuple):
     """Scale and zero point (None if symmetric) that spread over an activation."""
@@ -72,8 +77,8 @@ class Scales(NamedTuple):
 def scales(leaf: QuantizedInputs, use: Use, x: Array) -> Scales:
     """How this leaf rounds this activation: arrays with as many axes as x, or none."""
     if leaf.scale is not None:
-        zero = None if leaf.zero is None else _over_batch(leaf.zero.astype(x.dtype), use, x.ndim)
-        return Scales(_over_batch(leaf.scale.astype(x.dtype), use, x.ndim), zero)
+        zero = None if leaf.zero is None else around.over_batch(leaf.zero.astype(x.dtype), use, x.ndim)
+        return Scales(around.over_batch(leaf.scale.astype(x.dtype), use, x.ndim), zero)
     x = lax.stop_gradient(x)
     axes = _shared(use, x.ndim, leaf.per)
     reduce = lambda f: f(x, axis=axes, keepdims=True, initial=0)  # noqa: E731
@@ -87,18 +92,6 @@ def _shared(use: Use, ndim: int, per: str) -> tuple[int, ...]:
         return tuple(a for a in range(ndim) if per == "tensor" or a != image)
     _, contracted, _, stack = use.dims
     return contracted if per == "token" else tuple(a for a in range(ndim) if a not in stack)
-
-
-def _over_batch(value: Array, use: Use, ndim: int) -> Array:
-    """Values `[*stack]` along the axes of the activation that meet the stack."""
-    if not value.ndim:
-        return value
-    met = dict(zip(use.dims[2], use.dims[3]))  # axis of the weight -> axis of x
-    order = sorted(range(value.ndim), key=lambda a: met[a])
-    shape = [1] * ndim
-    for axis in range(value.ndim):
-        shape[met[axis]] = value.shape[axis]
-    return jnp.transpose(value, order).reshape(shape)
 
 
 def _rounds(use: Use) -> bool:
@@ -120,14 +113,9 @@ def _integer_rows(leaf: QuantizedInputs, use: Use) -> quantized_rows.Rows | None
     return found
 
 
-@verbs.dense.register
-def _(leaf: QuantizedInputs) -> Array:
-    return verbs.dense(leaf.weight) if verbs.is_leaf(leaf.weight) else leaf.weight
-
-
 @verbs.plan.register
 def _(leaf: QuantizedInputs, use: Use) -> verbs.Plan:
-    inner = verbs.plan(leaf.weight, use) if verbs.is_leaf(leaf.weight) else verbs.Plan(None, "an array", use.macs)
+    inner = around.inner_plan(leaf, use)
     if not _rounds(use):
         return inner
     how = "static" if leaf.scale is not None else f"dynamic per {leaf.per}"
@@ -190,51 +178,9 @@ def _over_output(value: Array, use: Use) -> Array:
     return value.reshape(*value.shape[: len(stack)], *(units + rows if use.left else rows + units))
 
 
-@verbs.pack.register
-def _(leaf: QuantizedInputs) -> QuantizedInputs:
-    return dataclasses.replace(leaf, weight=verbs.pack(leaf.weight))
-
-
-def _with(leaf: QuantizedInputs, weight: Any) -> QuantizedInputs:
-    """Around another form of the weight, or its dense array: without the leaf nothing would be rounded."""
-    return dataclasses.replace(leaf, weight=weight)
-
-
-@verbs.transpose.register
-def _(leaf: QuantizedInputs, axes: tuple[int, ...]) -> QuantizedInputs | None:
-    stack = 0 if leaf.scale is None else leaf.scale.ndim
-    if axes[:stack] != tuple(range(stack)):
-        return None
-    moved = verbs.transpose(leaf.weight, axes) if verbs.is_leaf(leaf.weight) else None
-    return _with(leaf, jnp.transpose(verbs.dense(leaf), axes) if moved is None else moved)
-
-
-@verbs.reshape.register
-def _(leaf: QuantizedInputs, shape: tuple[int, ...]) -> QuantizedInputs | None:
-    stack = 0 if leaf.scale is None else leaf.scale.ndim
-    if shape[:stack] != leaf.shape[:stack]:
-        return None
-    moved = verbs.reshape(leaf.weight, shape) if verbs.is_leaf(leaf.weight) else None
-    return _with(leaf, verbs.dense(leaf).reshape(shape) if moved is None else moved)
-
-
-@verbs.astype.register
-def _(leaf: QuantizedInputs, dtype: Any) -> QuantizedInputs:
-    cast = verbs.astype(leaf.weight, dtype) if verbs.is_leaf(leaf.weight) else None
-    return _with(leaf, verbs.dense(leaf).astype(dtype) if cast is None else cast)
-
-
-@verbs.take.register
-def _(leaf: QuantizedInputs, rows: Array) -> Any:
-    """Rows that are looked up meet no activation."""
-    return verbs.take(leaf.weight, rows) if verbs.is_leaf(leaf.weight) else leaf.weight[rows]
-
-
 @verbs.sliceable.register
 def _(leaf: QuantizedInputs) -> bool:
     return (leaf.scale is None or leaf.scale.ndim > 0) and verbs.sliceable(leaf.weight)
 
 
-@verbs.map_arrays.register
-def _(leaf: QuantizedInputs, fn) -> QuantizedInputs:
-    return _with(leaf, verbs.map_arrays(leaf.weight, fn))
+around.register(QuantizedInputs)
