@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments.common import results
 from experiments.common.subject import (
+    DIGITS_EPS,
     Subject,
     adversarially_trained,
     default_eps,
@@ -25,7 +26,6 @@ from experiments.common.subject import (
 from spartax import checkpoint, checks, data, models
 from spartax.records import Params
 
-DIGITS_EPS = 0.1
 PUBLISHED = {
     "resnet20": "cifar10_resnet20.safetensors",
     "cnn_a": "cifar10_linf_cnn_a_adv.safetensors",

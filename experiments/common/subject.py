@@ -17,6 +17,7 @@ from spartax.records import ApplyFn, Params, Transform
 from spartax.train import TrainApply
 
 BATCH, LEARNING_RATE, ATTACK_STEPS = 64, 2e-3, 7
+DIGITS_EPS = 0.1  # linf radius for the embedded digits
 
 
 class Subject(NamedTuple):

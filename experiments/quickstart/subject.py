@@ -3,6 +3,7 @@
 import pathlib
 
 from experiments.common.subject import (
+    DIGITS_EPS,
     Subject,
     adversarially_trained,
     default_eps,
@@ -13,8 +14,6 @@ from experiments.common.subject import (
 )
 from experiments.quickstart.options import Options
 from spartax import data, models
-
-DIGITS_EPS = 0.1
 
 __all__ = ["DIGITS_EPS", "Subject", "default_eps", "published", "trained"]
 

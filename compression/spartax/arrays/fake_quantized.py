@@ -40,7 +40,7 @@ class FakeQuantized(verbs.Leaf):
     """
 
     weight: Array
-    quantizer: Any
+    quantizer: Quantizer
     kind: str = dataclasses.field(default="", metadata={"static": True})
 
     @property

@@ -144,11 +144,6 @@ def map_arrays(leaf: Any, fn: Any) -> Any:
     return fn(leaf)
 
 
-def normal_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """Axes counted from zero."""
-    return tuple(a % ndim for a in axes)
-
-
 def float_dtype(x: Any) -> np.dtype:
     """Dtype of an array or leaf."""
     return np.dtype(jnp.dtype(x.dtype))

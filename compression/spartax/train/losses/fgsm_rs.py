@@ -13,15 +13,13 @@ from spartax.train.network import Loss, Network
 
 
 class OneStep(NamedTuple):
-    """Both ends of the single step, each `[B, ...]` inside the pixel range.
+    """What the single step found.
 
     Attributes:
-      start: the image with noise.
-      end: the attacked image.
-      logits: `[B, K]` at the start.
+      end: the attacked images `[B, ...]`, inside the pixel range.
+      logits: `[B, K]` of the images with noise, where the step began.
     """
 
-    start: Array
     end: Array
     logits: Array
 
@@ -76,4 +74,4 @@ def one_step(
     gradient, logits = jax.grad(total, has_aux=True)(first)
     moved = first + step * eps * jnp.sign(gradient)
     moved = jnp.clip(moved, x - eps, x + eps) if clamp else moved
-    return jax.lax.stop_gradient(OneStep(first, jnp.clip(moved, 0.0, 1.0), logits.astype(jnp.float32)))
+    return jax.lax.stop_gradient(OneStep(jnp.clip(moved, 0.0, 1.0), logits.astype(jnp.float32)))
