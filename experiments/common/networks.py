@@ -26,8 +26,12 @@ from experiments.common.subject import (
 from spartax import checkpoint, checks, data, models
 from spartax.records import Params
 
-PUBLISHED = {
+TRAINED_HERE = pathlib.Path(__file__).parents[1] / "robust_training" / "weights"
+PUBLISHED = {  # files below data_dir, or where they are
+    "resnet8": str(TRAINED_HERE / "cifar10_linf8_resnet8_aaer.safetensors"),
     "resnet20": "cifar10_resnet20.safetensors",
+    "resnet32": "cifar10_resnet32.safetensors",
+    "resnet56": "cifar10_resnet56.safetensors",
     "cnn_a": "cifar10_linf_cnn_a_adv.safetensors",
     "resnet2b": "cifar10_linf2_resnet2b.safetensors",
 }

@@ -10,7 +10,7 @@ Expected: no difference between them at eight bits; README.md has the numbers.
 from ml_collections import ConfigDict
 
 from experiments.quantization import options
-from spartax import checks, quantize
+from spartax import quantize
 from spartax.records import Transform
 
 
@@ -23,8 +23,4 @@ def label(config: ConfigDict) -> str:
 
 
 def build(config: ConfigDict) -> tuple[Transform, ...]:
-    checks.one_of("--config.rounding", config.rounding, options.ROUNDINGS)
-    if config.rounding == "hqq":
-        grid = quantize.integer(config.bits, symmetric=False, scale_dtype="float16", zero_dtype="float16")
-        return (quantize.quantize(grid, quantize.hqq()),)
-    return (quantize.quantize(quantize.integer(config.bits), rounding=options.rounding(config.rounding)),)
+    return (quantize.quantize(options.grid(config.bits, config.rounding), **options.plugs(config.rounding)),)

@@ -70,7 +70,16 @@ def test_mean_bits_are_bytes_of_all_entries():
     assert sx.nbytes(one) == sx.nbytes(two) <= 9.0 * entries / 8
 
 
+def test_a_grid_as_budget_is_its_own_bytes(leaves):
+    """Where every loss rewards bytes alike, the budget is spent to the last byte of the uniform grid."""
+    losses = table({p: [float(-sx.nbytes(tree[p])) for tree in leaves] for p in SHAPES})
+    params, _ = plugs.run(quantize.mixed(GRIDS, losses, budget=GRIDS[2]), WEIGHTS, GIVEN)
+    assert sx.nbytes(params) == sx.nbytes(leaves[2])
+
+
 def test_bad_factories():
+    with pytest.raises(ValueError, match="budget must be one of"):
+        quantize.mixed(GRIDS, quantize.output_kl(), budget=quantize.integer(5))
     with pytest.raises(ValueError, match="grids must hold"):
         quantize.mixed([], quantize.output_kl(), mean_bits=4)
     with pytest.raises(ValueError, match="probes"):

@@ -30,7 +30,7 @@ def mixed(
     grids: Sequence[Grid],
     sensitivity: Sensitivity,
     *,
-    budget: int | None = None,
+    budget: int | Grid | None = None,
     mean_bits: float | None = None,
     calibration: Calibration | None = None,
     rounding: Rounding | None = None,
@@ -45,14 +45,14 @@ def mixed(
     Args:
       grids: the choices, such as `[quantize.integer(bits) for bits in (2, 3, 4, 6, 8)]`.
       sensitivity: what a weight loses on a grid, such as `quantize.hessian_trace()`.
-      budget: bytes of all selected weights together.
+      budget: bytes of all selected weights together, or one of the grids: the bytes that they take on it.
       mean_bits: the budget as bits for each entry, scales included, so that a bit and a little more buys what a grid of
         that width takes alone. Give this or `budget`.
       calibration: of every grid; see `quantize`.
       rounding: of every grid; see `quantize`.
 
     Raises:
-      ValueError: no grids, no budget or two; a calibration or rounding that does not apply to a grid; at use, a budget
+      ValueError: no grids, no budget or two, one that is a grid but none of these; a calibration or rounding that does not apply to a grid; at use, a budget
         below all weights on their smallest grids, and what `quantize` and the sensitivity raise.
     """
     _check(grids, budget, mean_bits)
@@ -63,7 +63,9 @@ def mixed(
         catalog.require(needs, evidence)
         blanks, floats = zip(*(t.init(params, evidence) for t in transforms))
         weights = {path: dense(w) for path, w in tree.pick(params, evidence.layouts).items()}
-        limit = _limit(budget, mean_bits, sum(w.size for w in weights.values()), _costs(blanks, weights))
+        costs = _costs(blanks, weights)
+        most = sum(row[grids.index(budget)] for row in costs.values()) if isinstance(budget, Grid) else budget
+        limit = _limit(most, mean_bits, sum(w.size for w in weights.values()), costs)
         filled = [t.update(blank, state, evidence)[0] for t, blank, state in zip(transforms, blanks, floats)]
         candidates = _candidates(filled, weights)
         losses, costs = sensitivity.losses(weights, candidates, evidence), _costs(filled, weights)
@@ -94,11 +96,14 @@ def mixed(
     return Transform(needs, init, update)
 
 
-def _check(grids: Sequence[Grid], budget: int | None, mean_bits: float | None) -> None:
+def _check(grids: Sequence[Grid], budget: int | Grid | None, mean_bits: float | None) -> None:
     if not grids:
         raise ValueError("grids must hold at least one grid, such as quantize.integer(4).")
     if (budget is None) == (mean_bits is None):
         raise ValueError("mixed takes one budget: give either budget (bytes) or mean_bits.")
+    if isinstance(budget, Grid):
+        checks.one_of("budget", budget, grids)
+        return
     for name, value in {"budget": budget, "mean_bits": mean_bits}.items():
         if value is not None:
             checks.positive(name, value)
