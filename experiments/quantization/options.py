@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from experiments.common import configs
 from spartax import catalog, checks, quantize
-from spartax.quantize.records import Calibration, Grid, Rounding
+from spartax.quantize.records import Grid
 
 ROUNDINGS = ("nearest", "gptq", "hqq", "adaround")
 
@@ -23,7 +23,7 @@ def grid(bits: int, rounding: str) -> Grid:
     return quantize.integer(bits)
 
 
-def plugs(rounding: str) -> dict[str, Calibration | Rounding | None]:
+def plugs(rounding: str) -> dict[str, Any]:
     """What `quantize.quantize` takes besides the grid, with the options of its paper.
 
     Raises:

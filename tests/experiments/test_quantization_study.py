@@ -88,19 +88,25 @@ def test_mixed_widths_take_the_bytes_of_one(small):
     assert sx.nbytes(mixed) < (32 + 160) // 2 + (8 + 40) * 4
 
 
-def test_steps_are_trained_under_attack(small):
-    params = compressed(small, "trained.py", bits=3, inputs=5, tune_epochs=1)
+def training(subject, **values):
+    config = configs.load(str(STUDY / "trained.py"), [(n, str(v)) for n, v in values.items()])
+    return config.module.training(config.values, subject)
+
+
+def test_steps_begin_at_the_first_batch_for_every_channel(small):
+    params = sx.compress(
+        small.apply_fn, small.variables, training(small, bits=3, inputs=5), batches=[small.train.x[:64]]
+    ).params
     for weight in params.values():
         assert (weight.weight.quantizer.bits, weight.quantizer.bits) == (3, 5)
         assert weight.weight.quantizer.scale.shape == (1, weight.shape[1])
         assert weight.quantizer.scale > 0
-    assert (bool(params["a"].quantizer.unsigned), bool(params["b"].quantizer.unsigned)) == (False, True)
+    assert [bool(params[path].quantizer.unsigned) for path in ("a", "b")] == [False, True]
 
 
 def test_pact_leaves_images_alone_and_clips_half_of_what_it_meets(small):
-    config = configs.load(str(STUDY / "trained.py"), [("learnt", "pact")])
-    transform, x = config.module.training(config.values, small), small.train.x[:64]
-    params, _ = train.begin(transform, small.apply_fn, small.variables, x, jax.random.key(0))
+    x = small.train.x[:64]
+    params, _ = train.begin(training(small, learnt="pact"), small.apply_fn, small.variables, x, jax.random.key(0))
     assert [isinstance(params[path], FakeInputs) for path in ("a", "b")] == [False, True]
     largest = np.maximum(x.reshape(64, 4) @ np.asarray(small.variables["a"]), 0).max()
     np.testing.assert_allclose(params["b"].quantizer.alpha, largest / 2, rtol=1e-5)

@@ -52,8 +52,9 @@ def mixed(
       rounding: of every grid; see `quantize`.
 
     Raises:
-      ValueError: no grids, no budget or two, one that is a grid but none of these; a calibration or rounding that does not apply to a grid; at use, a budget
-        below all weights on their smallest grids, and what `quantize` and the sensitivity raise.
+      ValueError: no grids, no budget or two, one that is a grid but none of these; a calibration or rounding that does
+        not apply to a grid; at use, a budget below all weights on their smallest grids, and what `quantize` and the
+        sensitivity raise.
     """
     _check(grids, budget, mean_bits)
     transforms = [quantize(grid, calibration, rounding) for grid in grids]
