@@ -140,6 +140,8 @@ def examples(shape):
         "FakeInputs of FakeQuantized": fake_inputs(fake(shape)),
         "FakeInputs clipped": fake_inputs(normal(*shape), sx.arrays.LearntClip(jnp.float32(1.5), 4)),
         "Thresholded": sx.Thresholded(normal(*shape), jnp.float32(1.02), -1, 2),
+        "Twin": sx.arrays.Twin(normal(*shape), normal(*shape, seed=5)),
+        "Pulled": sx.arrays.pulled.pulled(normal(*shape), normal(*shape, seed=5)),
         "TopOfGroups": sx.TopOfGroups(normal(*shape), 1, 2, -2),
         "QuantizedInputs": sx.QuantizedInputs(quantized(shape)),
         "QuantizedInputs static, of Masked": sx.QuantizedInputs(

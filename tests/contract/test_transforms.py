@@ -21,6 +21,9 @@ JOINS = {
     "learnt_scores": lambda: prune.learnt_scores(0.75),
     "rigl": lambda: prune.rigl(0.75, end=10),
     "sparse_evolution": lambda: prune.sparse_evolution(0.75, end=10),
+    "flying_bird": lambda: prune.flying_bird(lambda params: (1.0, 0.0), 0.75, end=10),
+    "radmm": lambda: prune.radmm(0.75),
+    "twin_rep": prune.twin_rep,
     "sr_ste": lambda: prune.sr_ste(2, 4),
     "selective_activation": lambda: prune.selective_activation(prune.prune(prune.magnitude(), 0.5, regrow=False)),
     "lapp": lambda: prune.lapp(bypass=0.2),
@@ -56,8 +59,9 @@ JOINS = {
         lowrank.factorize(lowrank.svd(), lowrank.byte_budget(0.5)), quantize.quantize(quantize.integer(8))
     ),
 }
-# Ranking what a later step made of the weights is not the first ranking; AP removes with every other update.
-RANKS_AGAIN = {"prune, quantize, correct", "trained_rank", "selective_activation"}
+# Ranking what a later step made of the weights is not the first ranking; AP removes with every other update; the dual
+# variables of ADMM add up.
+RANKS_AGAIN = {"prune, quantize, correct", "trained_rank", "selective_activation", "radmm"}
 STAYS_DENSE = {"trained_rank", "awq", "equalize", "smooth"}
 
 
@@ -121,7 +125,7 @@ def test_only_the_selection_is_touched(name, transform):
     jax.tree.map(np.testing.assert_array_equal, PARAMS, before)
     for path, w in tree.pick(params, GIVEN.layouts).items():
         known = sx.Masked | sx.Scored | sx.LowRank | sx.Quantized | sx.Sum | sx.TopOfGroups | sx.Thresholded
-        known |= arrays.FakeQuantized | arrays.FakeInputs | arrays.QuantizedInputs
+        known |= arrays.FakeQuantized | arrays.FakeInputs | arrays.QuantizedInputs | arrays.Pulled | arrays.Twin
         assert isinstance(w, known) or name in STAYS_DENSE
         assert w.shape == GIVEN.originals[path].shape
         assert w.dtype == jnp.float32

@@ -35,7 +35,7 @@ def test_golden_step():
     """-0.2 is dropped and grows again with its value; 0.9 moves nowhere; what grows new starts from zero."""
     w = jnp.array([[0.5, -0.1, 0, 0.3], [0, 0.9, -0.2, 0]])
     g = jnp.array([[0.1, 0.05, -0.7, 0.2], [0.4, 0, 3, -0.6]])
-    leaf = drop_grow.move(sx.Masked(w, w != 0), jnp.abs(g), int(0.4 * 5))
+    leaf = drop_grow.move(sx.Masked(w, w != 0), jnp.abs(g), int(0.4 * 5), int(0.4 * 5))
     np.testing.assert_array_equal(leaf.mask, golden.NUMBERS["rigl_step"]["mask"])
     np.testing.assert_allclose(sx.dense(leaf), golden.NUMBERS["rigl_step"]["w"])
 
@@ -54,7 +54,7 @@ def test_exactly_as_many_are_kept_and_they_are_those_of_the_oracle(seed, kept, s
     mask = np.zeros(24, bool)
     mask[rng.permutation(24)[:kept]] = True
     mask, count = mask.reshape(4, 6), int(share * kept)
-    leaf = drop_grow.move(sx.Masked(jnp.asarray(weight), jnp.asarray(mask)), jnp.abs(growth), count)
+    leaf = drop_grow.move(sx.Masked(jnp.asarray(weight), jnp.asarray(mask)), jnp.abs(growth), count, count)
     expected = oracle(weight, mask, abs(growth), count)
     np.testing.assert_array_equal(leaf.mask, expected[1])
     np.testing.assert_array_equal(leaf.weight, expected[0])

@@ -13,6 +13,7 @@ from spartax.arrays.masked import Masked
 from spartax.arrays.nm_sparse import NMSparse, nm_sparse
 from spartax.arrays.packed import Packed
 from spartax.arrays.permuted import Permuted
+from spartax.arrays.pulled import Pulled
 from spartax.arrays.quantized import Quantized
 from spartax.arrays.quantized_inputs import QuantizedInputs
 from spartax.arrays.scored import Scored
@@ -23,6 +24,7 @@ from spartax.arrays.thresholded import Thresholded
 from spartax.arrays.through import Through, rounds_inputs, straight_through_inputs
 from spartax.arrays.top_of_groups import TopOfGroups
 from spartax.arrays.tucker import Tucker
+from spartax.arrays.twin import Twin
 from spartax.arrays.use import Use
 from spartax.arrays.verbs import Leaf, Plan, dense, is_leaf, matmul, nbytes, pack
 
@@ -43,6 +45,7 @@ __all__ = [
     "Packed",
     "Permuted",
     "Plan",
+    "Pulled",
     "Quantized",
     "QuantizedInputs",
     "Scored",
@@ -53,6 +56,7 @@ __all__ = [
     "Through",
     "TopOfGroups",
     "Tucker",
+    "Twin",
     "Use",
     "block_sparse",
     "dense",

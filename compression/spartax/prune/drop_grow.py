@@ -1,5 +1,6 @@
 """Sparse training that moves: every few steps some weights are dropped and as many grow elsewhere."""
 
+import functools
 import math
 from collections.abc import Callable, Collection
 from typing import Any
@@ -35,21 +36,11 @@ def drop_grow(
     `init` draws random masks; `update` drops the `int(f n)` smallest of the `n` kept entries of each weight and grows
     as many where `growth` is largest, `f = cosine(fraction, end, step)`. Counts never change.
     """
-    checks.in_range("sparsity", sparsity, 0.0, 1.0, open_high=True)
-    checks.in_range("fraction", fraction, 0.0, 1.0)
-    checks.positive_int("every", every)
-    checks.positive_int("end", end)
+    check(sparsity, fraction, every, end)
     allocation = allocation or erk()
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, Counts]:
-        weights = {path: _plain(method, path, w) for path, w in tree.pick(params, evidence.layouts).items()}
-        scores = random().score(weights, evidence)
-        counts = allocation(scores, sparsity, evidence)
-        empty = [path for path, keep in counts.items() if keep == 0]
-        if empty:
-            raise ValueError(f"{', '.join(empty)}: no weight would be left; lower the sparsity.")
-        masked = {path: Masked(w, threshold.top(scores[path], counts[path])) for path, w in weights.items()}
-        return tree.replace(params, masked), counts
+        return drawn(method, params, evidence, sparsity, allocation)
 
     def update(params: Params, state: Counts, evidence: Evidence) -> tuple[Params, Counts, Info]:
         catalog.require(needs, evidence)
@@ -60,16 +51,40 @@ def drop_grow(
         for path, score in wanted.items():
             checks.finite(f"the growth of {path}", score)
         moved = {path: int(share * state[path]) for path in old}
-        new = {path: move(leaf, wanted[path], moved[path]) for path, leaf in old.items()}
+        new = {path: move(leaf, wanted[path], moved[path], moved[path]) for path, leaf in old.items()}
         info = report({p: x.mask for p, x in new.items()}, {p: x.weight for p, x in new.items()}, evidence)
         info = {path: {**entry, "method": method, "moved": moved[path]} for path, entry in info.items()}
         put = {path: exchange(w, 0, new[path]) for path, w in weights.items()}
         return tree.replace(params, put), state, info
 
-    def due(step: int) -> bool:
-        return 0 < step < end and step % every == 0
+    return Transform(frozenset({*needs, "key", "step"}), init, update, due=functools.partial(is_due, every, end))
 
-    return Transform(frozenset({*needs, "key", "step"}), init, update, due=due)
+
+def check(sparsity: float, fraction: float, every: int, end: int) -> None:
+    """The options of sparse training."""
+    checks.in_range("sparsity", sparsity, 0.0, 1.0, open_high=True)
+    checks.in_range("fraction", fraction, 0.0, 1.0)
+    checks.positive_int("every", every)
+    checks.positive_int("end", end)
+
+
+def is_due(every: int, end: int, step: int) -> bool:
+    """Every few steps, from the first of them until the end."""
+    return 0 < step < end and step % every == 0
+
+
+def drawn(
+    method: str, params: Params, evidence: Evidence, sparsity: float, allocation: Allocation
+) -> tuple[Params, Counts]:
+    """The params under random masks, and how many entries each of them keeps."""
+    weights = {path: _plain(method, path, w) for path, w in tree.pick(params, evidence.layouts).items()}
+    scores = random().score(weights, evidence)
+    counts = allocation(scores, sparsity, evidence)
+    empty = [path for path, keep in counts.items() if keep == 0]
+    if empty:
+        raise ValueError(f"{', '.join(empty)}: no weight would be left; lower the sparsity.")
+    masked = {path: Masked(w, threshold.top(scores[path], counts[path])) for path, w in weights.items()}
+    return tree.replace(params, masked), counts
 
 
 def cosine(fraction: float, end: int, step: int) -> float:
@@ -78,17 +93,17 @@ def cosine(fraction: float, end: int, step: int) -> float:
 
 
 @jax.jit
-def move(leaf: Masked, growth: Array, count: Array | int) -> Masked:
-    """Drop the `count` kept entries of least magnitude, then grow the `count` entries with the largest `growth`.
+def move(leaf: Masked, growth: Array, dropped: Array | int, grown: Array | int) -> Masked:
+    """Drop the `dropped` kept entries of least magnitude, then grow the `grown` entries with the largest `growth`.
 
     Only what is left after the drop is out of reach of the growth: an entry that was just dropped may grow again, and
     then keeps its value; any other grows from zero. All ties go to the lowest flat index.
     """
     weight, mask = leaf.weight, leaf.mask
     size = jnp.abs(weight).astype(jnp.promote_types(weight.dtype, jnp.float32))
-    kept = threshold.top(jnp.where(mask, size, -1.0), jnp.sum(mask) - count)
-    grown = threshold.top(jnp.where(kept, -jnp.inf, growth), count)
-    return Masked(jnp.where(grown & ~mask, 0, weight).astype(weight.dtype), kept | grown)
+    kept = threshold.top(jnp.where(mask, size, -1.0), jnp.sum(mask) - dropped)
+    new = threshold.top(jnp.where(kept, -jnp.inf, growth), grown)
+    return Masked(jnp.where(new & ~mask, 0, weight).astype(weight.dtype), kept | new)
 
 
 def _plain(method: str, path: Path, weight: Any) -> Array:

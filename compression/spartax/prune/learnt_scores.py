@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from spartax import checks, tree
-from spartax.arrays import Masked, Scored, Thresholded, TopOfGroups, dense, thresholded, top_of_groups
+from spartax.arrays import Pulled, Scored, Thresholded, TopOfGroups, Twin, dense, thresholded, top_of_groups
 from spartax.arrays import scored as leaf
 from spartax.prune.allocations.uniform import uniform
 from spartax.prune.schedules.one_shot import one_shot
@@ -93,14 +93,19 @@ def scored(
 
 
 def finish(params: Params) -> Params:
-    """The params whose masks are fixed: `Scored`, `TopOfGroups`, `Thresholded` become `Masked`; fine-tune or `pack`."""
+    """The params without what only their training needed; fine-tune or `pack` them.
+
+    `Scored`, `TopOfGroups`, `Thresholded` become `Masked`, their mask fixed; `Twin` and `Pulled` become plain arrays.
+    """
     return jax.tree.map(lambda x: _FIXED.get(type(x), lambda x: x)(x), params, is_leaf=lambda x: type(x) in _FIXED)
 
 
-_FIXED: dict[type, Callable[[Any], Masked]] = {
+_FIXED: dict[type, Callable[[Any], Any]] = {
     Scored: jax.jit(leaf.fixed),
     TopOfGroups: jax.jit(top_of_groups.fixed),
     Thresholded: jax.jit(thresholded.fixed),
+    Twin: jax.jit(dense),
+    Pulled: jax.jit(dense),
 }
 
 

@@ -15,6 +15,7 @@ from spartax.train.overfitting import Overfitting, overfitting
 from spartax.train.progressive import Student, ensemble, progressive
 from spartax.train.pull_removed import pull_removed
 from spartax.train.refresh import Method, Refresh, begin, make_refresh, restart_moments
+from spartax.train.robust_gap import robust_gap
 from spartax.train.step import State, init_state, make_step
 from spartax.train.sustainability import Activations, most_vulnerable, sustainability
 from spartax.train.validation import Best, Validation, validation
@@ -58,6 +59,7 @@ __all__ = [
     "pull_removed",
     "reestimate_batch_stats",
     "restart_moments",
+    "robust_gap",
     "sustainability",
     "swa",
     "tensorboard",
