@@ -1,5 +1,6 @@
 """Fronts and verdicts by hand; the page is whole, well-formed, and its sorting works."""
 
+import html
 import html.parser
 import itertools
 import json
@@ -171,50 +172,50 @@ def test_a_chart_places_points_by_the_logarithm():
         svg.chart([svg.Series("none", "red", [])], "x", "y")
 
 
-# as much of a document as the script of the page uses
-DOCUMENT = """
-const heads = ["name", "n"].map(() => ({
-  attributes: {}, firstElementChild: {addEventListener(_, f) { this.click = f; }},
-  getAttribute(k) { return this.attributes[k] ?? null; }, setAttribute(k, v) { this.attributes[k] = v; },
-  removeAttribute(k) { delete this.attributes[k]; }}));
-const cell = value => ({getAttribute: () => value});
-const rows = [["b", "10"], ["c", ""], ["a", "9.5"], ["d", "1e3"]].map(r => ({cells: r.map(cell)}));
-const body = {rows, appendChild(row) { rows.splice(rows.indexOf(row), 1); rows.push(row); }};
-const table = {tHead: {rows: [{cells: heads}]}, tBodies: [body]};
-let move; const tip = {style: {}, offsetWidth: 50};
-globalThis.window = {innerWidth: 300};
-globalThis.document = {querySelectorAll: () => [table], getElementById: () => tip,
-  addEventListener(_, f) { move = f; }};
-"""
-CLICKS = """
-const shown = [], names = () => rows.map(r => r.cells[0].getAttribute()).join("");
-for (const column of [0, 0, 1, 1, 0]) {
+# clicks on the first two headers, then the pointer on a point far right and on nothing; what was seen becomes the document
+SCRIPTED = """
+<script>{
+const shown = [], heads = document.querySelector("table").tHead.rows[0].cells;
+const names = () => Array.from(document.querySelector("tbody").rows, row => row.cells[0].textContent);
+for (const column of [0, 0, 2, 2, 0]) {
   heads[column].firstElementChild.click();
-  shown.push(names() + ":" + heads.map(h => h.getAttribute("aria-sort")).join());
+  shown.push([names(), Array.from(heads, head => head.getAttribute("aria-sort") || "").slice(0, 3)]);
 }
-const at = text => ({target: {getAttribute: () => text}, clientX: 290, clientY: 20});
-move(at("48 %")); shown.push([tip.textContent, tip.style.display, tip.style.left, tip.style.top].join());
-move(at(null)); shown.push(tip.style.display);
-console.log(JSON.stringify(shown));
+const tip = document.getElementById("tip"), spots = Array.from(document.querySelectorAll("circle[data-tip]"));
+const move = (target, x) =>
+  target.dispatchEvent(new PointerEvent("pointermove", {bubbles: true, clientX: x, clientY: 20}));
+move(spots[0], window.innerWidth - 5);
+shown.push([tip.textContent === spots[0].dataset.tip, tip.getBoundingClientRect().right <= window.innerWidth]);
+move(document.body, 5);
+shown.push(getComputedStyle(tip).display);
+document.title = JSON.stringify(shown);
+}</script>
 """
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the script of the page")
-def test_clicking_a_header_sorts_and_the_pointer_shows_values(tmp_path):
-    script = re.search(r"<script>(.*)</script>", measure.page([study()]), re.DOTALL).group(1)
-    file = tmp_path / "page.js"
-    file.write_text(DOCUMENT + "{" + script.replace('"use strict";', "") + "}" + CLICKS)
-    done = subprocess.run(["node", str(file)], capture_output=True, text=True, timeout=30)
-    assert done.stderr == ""
-    assert json.loads(done.stdout) == [
-        "abcd:ascending,",
-        "dcba:descending,",
-        "abdc:,ascending",  # 9.5, 10, 1000; what was not measured stays last
-        "dbac:,descending",
-        "abcd:ascending,",
-        "48 %,block,246px,34px",
-        "none",
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page")
+def test_in_a_browser_a_click_sorts_and_the_pointer_shows_values(tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(measure.page([study()]).replace("</body>", SCRIPTED + "</body>"))
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+    folder = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [CHROMIUM, *flags.split(), folder, "--enable-logging=stderr", "--dump-dom", file.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    title = re.search(r"<title>(.*)</title>", done.stdout).group(1)
+    *sorted_names, at_point, elsewhere = json.loads(html.unescape(title))
+    up, down = ["a, 0.5", "a, 0.9", "b, 0.5", "b, 0.9", "b, 0.95", "dense"], ["ascending", "descending"]
+    by_size = ["b, 0.95", "a, 0.9", "b, 0.9", "b, 0.5", "a, 0.5", "dense"]
+    assert sorted_names == [
+        [up, [down[0], "", ""]],
+        [up[::-1], [down[1], "", ""]],
+        [by_size, ["", "", down[0]]],
+        [by_size[::-1], ["", "", down[1]]],
+        [up, [down[0], "", ""]],
     ]
+    assert at_point == [True, True]
+    assert elsewhere == "none"
 
 
 def test_the_command_writes_everything_and_keeps_networks_apart(tmp_path, capsys):

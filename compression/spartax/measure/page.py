@@ -14,7 +14,8 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.86rem}
 .wide{overflow-x:auto}
 th,td{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}
+th:first-child,td:first-child{position:sticky;left:0;background:#fff}
+.text{text-align:left}
 th button{all:unset;cursor:pointer;font-weight:600}
 th button:focus-visible{outline:2px solid #0072B2}
 th[aria-sort=ascending] button::after{content:" ▲"}th[aria-sort=descending] button::after{content:" ▼"}
@@ -125,10 +126,11 @@ def _layers(points: Sequence[Point]) -> str:
 
 
 Cell = tuple[str, str, str]  # what sorts, what is shown, further attributes
+LEFT = ' class="text"'
 
 
 def _text(value: str) -> Cell:
-    return value, value, ""
+    return value, value, LEFT
 
 
 def _number(value: float | None, form: str) -> Cell:
@@ -147,7 +149,9 @@ def _shaded(share: float | None, what: str) -> Cell:
 
 
 def _table(header: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]]) -> str:
-    head = "".join(f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in header)
+    sides = [LEFT if more == LEFT else "" for _, _, more in rows[0][1]]
+    names = [f'<button type="button">{html.escape(name)}</button>' for name in header]
+    head = "".join(f'<th scope="col"{side}>{name}</th>' for name, side in zip(names, sides))
     body = "".join(f'<tr class="{role}">{"".join(_cell(cell) for cell in cells)}</tr>' for role, cells in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -168,7 +172,7 @@ def _fronts(points: Sequence[Point]) -> list[str]:
                 svg.Series("", color, clean, line=False, faint=True),
                 svg.Series(family, color, _worst(own), line=name != comparison.TIME),
             ]
-        series.append(svg.Series("Pareto front", "#000", _worst(comparison.front(points, cost)), faint=True))
+        series.append(svg.Series("Pareto front", "#000", _worst(comparison.front(points, cost)), marks=False))
         if any(s.points for s in series):
             charts.append(svg.chart(series, name, "accuracy (%); faint: clean", log=True))
     return charts

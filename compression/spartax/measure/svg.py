@@ -17,6 +17,7 @@ class Series(NamedTuple):
       points: `(x, y, what is shown on them)`; y is in percent.
       line: whether they are joined.
       faint: whether they stay in the background.
+      marks: whether the points are marked; a line without marks is dashed.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Series(NamedTuple):
     points: Sequence[tuple[float, float, str]]
     line: bool = True
     faint: bool = False
+    marks: bool = True
 
 
 def chart(series: Sequence[Series], x_label: str, y_label: str, *, log: bool = False) -> str:
@@ -93,8 +95,9 @@ def _drawn(series: Series, place: Callable[[float], float]) -> str:
     opacity, parts = 0.3 if series.faint else 1.0, []
     if series.line and len(spots) > 1:
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in spots)
-        parts.append(f'<path d="M{path}" fill="none" stroke="{series.color}" stroke-width="1.5"/>')
-    for x, y, tip in spots:
+        dashes = "" if series.marks else ' stroke-dasharray="5 4"'
+        parts.append(f'<path d="M{path}" fill="none" stroke="{series.color}" stroke-width="1.5"{dashes}/>')
+    for x, y, tip in spots if series.marks else ():
         text = html.escape(tip)
         mark = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{series.color}"'
         parts.append(f'{mark} data-tip="{text}" aria-label="{text}"/>')
