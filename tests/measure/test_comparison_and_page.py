@@ -172,7 +172,7 @@ def test_a_chart_places_points_by_the_logarithm():
         svg.chart([svg.Series("none", "red", [])], "x", "y")
 
 
-# clicks on the first two headers, then the pointer on a point far right and on nothing; what was seen becomes the document
+# clicks on headers, then the pointer on a point far right and on nothing; what was seen becomes the title
 SCRIPTED = """
 <script>{
 const shown = [], heads = document.querySelector("table").tHead.rows[0].cells;
