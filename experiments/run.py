@@ -14,12 +14,10 @@ from collections.abc import Sequence
 
 import jax
 
-import spartax as sx
-from experiments.common import configs, measuring, networks, results
+from experiments.common import compressing, configs, measuring, networks, results
 from experiments.common.configs import Config
-from experiments.common.subject import Subject, first, tuned
-from spartax import attacks, data, measure, train
-from spartax.arrays import dense
+from experiments.common.subject import Subject, tuned
+from spartax import attacks, measure
 from spartax.records import Attack, Params
 
 PROGRAM = "python -m experiments.run"
@@ -97,30 +95,23 @@ def measured(config: Config) -> measure.Record:
 
 def compressed(config: Config, subject: Subject) -> Params:
     """The weights as they are judged."""
-    values = config.values
-    if hasattr(config.module, "training"):
-        transform = config.module.training(values, subject)
+    values, module = config.values, config.module
+    if hasattr(module, "compressed"):
+        return module.compressed(values, subject)
+    if hasattr(module, "training"):
+        transform = module.training(values, subject)
         return tuned(subject, subject.variables, values.tune_epochs, values.seed, values.tune_rate, transform)
-    transforms = tuple(config.module.build(values))
+    transforms = tuple(module.build(values))
     if not transforms:
         return subject.variables
-    assert subject.train is not None
-    images = first(subject.train, values.calibration)
-    batches = [(x, y) for x, y, _ in data.batches(images, min(measuring.BATCH, len(images.y)), drop_last=True)]
-    key = jax.random.key(values.seed)
-    given = {"batches": batches, "loss": attacks.losses.cross_entropy, "key": key}
-    params = sx.compress(subject.apply_fn, subject.variables, *transforms, **given).params
-    if subject.train_apply is not None:
-        plain = train.reestimate_batch_stats(subject.train_apply, jax.jit(dense)(params), batches)
-        params = {**params, "batch_stats": plain["batch_stats"]}
-    if values.tune_epochs:
-        params = tuned(subject, params, values.tune_epochs, values.seed, values.tune_rate)
-    return params
+    return compressing.repaired(values, subject, compressing.compressed(values, subject, *transforms))
 
 
 def judges(config: Config, eps: float) -> dict[str, Attack]:
-    """FGSM, PGD along gradients, and Square, which needs none."""
+    """Those of the config file; else FGSM, PGD along gradients, and Square, which needs none."""
     values = config.values
+    if hasattr(config.module, "judges"):
+        return config.module.judges(values, eps)
     pgd = attacks.pgd(eps, steps=values.pgd_steps, restarts=values.restarts)
     return {
         "FGSM": attacks.fgsm(eps),

@@ -1,4 +1,4 @@
-"""`python -m experiments.sweep FILE [--jobs N] [--dry-run] [--slurm KEY=VALUE ...] [--quick] [--config.KEY=VALUE ...]`.
+"""`python -m experiments.sweep FILE [--jobs N | --here] [--dry-run] [--slurm ...] [--quick] [--config.KEY=VALUE ...]`.
 
 Runs every run of a sweep file that has no line in the results yet, and only those: the same command goes on after
 Ctrl-C, retries what failed, and may run beside itself. Changes with `--config.` hold for every run. Exit code 0: all
@@ -10,7 +10,7 @@ import argparse
 import ast
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 from experiments.common import configs, results, sweeps
 from experiments.common.sweeps import Outcome, Planned
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
             results.usable(pathlib.Path(folder))
         if given.slurm is not None:
             return submitted(todo, given)
-        return measured(todo, given.jobs)
+        return measured(todo, sweeps.here(todo) if given.here else sweeps.locally(todo, given.jobs))
     except ValueError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
@@ -52,6 +52,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str,
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
     parser.add_argument("file", help="a sweep file, such as experiments/benchmark/sweep.py")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
+    parser.add_argument(
+        "--here", action="store_true", help="one after another in this process: for many short runs that share much"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of its time")
     parser.add_argument(
         "--slurm", nargs="*", metavar="KEY=VALUE", help="submit an array through submitit, with these parameters"
@@ -60,6 +63,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str,
     given, others = parser.parse_known_args(arguments)
     if given.jobs < 1:
         raise ValueError(f"--jobs must be at least 1; got {given.jobs}")
+    if given.here and given.jobs > 1:
+        raise ValueError(f"--here runs one after another; got --jobs {given.jobs}")
     return given, configs.parse_changes(others)
 
 
@@ -76,10 +81,9 @@ def show(todo: Sequence[Planned]) -> None:
         print(f"  {one.name:50} python -m experiments.run {' '.join(one.arguments)}")
 
 
-def measured(todo: Sequence[Planned], jobs: int) -> int:
-    """Run here; gives the exit code."""
+def measured(todo: Sequence[Planned], runs: Generator[Outcome]) -> int:
+    """Run on this machine; gives the exit code."""
     ended: list[Outcome] = []
-    runs = sweeps.locally(todo, jobs)
     try:
         for outcome in runs:
             ended.append(outcome)

@@ -7,6 +7,8 @@ machine, and which number to expect. It defines
 * `label(config) -> str`: the method and its operating point, as shown in tables;
 * `build(config) -> tuple of Transforms`: what the network is compressed with, none for a dense one;
 * `training(config, subject) -> Transform`, where the network is compressed inside adversarial training;
+* `compressed(config, subject) -> Params`, in place of `build`, where the weights come about in another way;
+* `judges(config, eps) -> name -> Attack`, where other attacks, or none, are run;
 * `network(config, dense) -> Subject`, where another network takes the place of the compressed one.
 """
 
@@ -34,6 +36,7 @@ QUICK = {
     "queries": 20,
     "curve": (2.0,),
     "timed": False,
+    "autoattack": False,
 }
 NO_PART_OF_A_RESULT = ("seed", "out", "data_dir", "weights")  # the seed has a field of its own; paths differ by machine
 
@@ -113,7 +116,9 @@ def load(file: str, changes: Sequence[tuple[str, str]] = (), *, quick: bool = Fa
     Raises:
       ValueError: no such file, a file that cannot be imported or lacks a function, an unknown name, a wrong value.
     """
-    module = load_module(file, ("get_config", "label", "build"))
+    module = load_module(file, ("get_config", "label"))
+    if not hasattr(module, "compressed"):
+        _need(module, file, ("build",))
     values = module.get_config()
     if quick:
         values.update({**QUICK, "out": f"{values.out}-quick"})
@@ -145,10 +150,14 @@ def load_module(file: str, functions: Sequence[str]) -> ModuleType:
         ) from error
     except Exception as error:
         raise ValueError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+    _need(module, file, functions)
+    return module
+
+
+def _need(module: ModuleType, file: str, functions: Sequence[str]) -> None:
     missing = [name for name in functions if not hasattr(module, name)]
     if missing:
         raise ValueError(f"{file} must define {', '.join(missing)}; see experiments/common/configs.py")
-    return module
 
 
 def _change(values: ConfigDict, name: str, text: str) -> None:

@@ -84,17 +84,7 @@ def record(
     subject, test = bench.subject, bench.subject.test
     disk, packed = write(params, folder)
     network = Partial(bench.plain if not _has_leaves(params) else bench.apply, params)
-    routes = {**own_routes(bench, network), **(routes or {})}
-    key = jax.random.key(bench.seed)
-    found = measure.robustness(bench.attacks, network, test.x, test.y, key, BATCH, routes=routes)
-    robust, warnings = found.robust, doubts(bench, network)
-    if ensemble is not None:
-        last = ensemble(key, network, test.x, test.y)
-        robust = {**robust, "AutoAttack": last.robust}
-        broken = {**found.broken_by, "AutoAttack": int((found.worst & ~last.robust).sum())}
-        found = found._replace(worst=found.worst & last.robust, broken_by=broken)
-        warnings += last.warnings
-    radii = security_curve(bench, network, found, routes, curve) if curve else None
+    accuracies = _attacked(bench, network, routes or {}, curve, ensemble) if bench.attacks else _clean(bench, network)
     costs = measure.macs(subject.apply_fn, params, jax.ShapeDtypeStruct(bench.batch.shape, np.float32))
     zeros = measure.sparsity(params)
     return measure.Record(
@@ -108,17 +98,47 @@ def record(
         bytes_packed=packed,
         sparsity={path: zeros[path] for path, weight in tree.weights(params).items() if is_leaf(weight)},
         macs={"dense": costs.dense, "run": costs.run, "nonzero": costs.nonzero},
-        clean=float(found.clean.mean()),
-        robust={name: float(flags.mean()) for name, flags in robust.items()},
-        worst=float(found.worst.mean()),
-        broken_by=found.broken_by,
-        warnings=warnings,
+        **accuracies,
         latency=times(bench, network) if timed else None,
         seconds=time.perf_counter() - start,
-        curve=radii,
-        masking=found.masking if len(found.routes) > 1 else None,
         **bench.environment,
     )
+
+
+def _clean(bench: Bench, network: Partial) -> dict[str, Any]:
+    """Of a network that is not attacked."""
+    test = bench.subject.test
+    found = predictions(own_routes(bench, network)["own"], test.x, min(BATCH, len(test.y)))
+    clean = float((found == test.y).mean())
+    return {"clean": clean, "robust": {}, "worst": None, "broken_by": {}, "warnings": []}
+
+
+def _attacked(
+    bench: Bench,
+    network: Partial,
+    routes: Mapping[str, LogitsFn],
+    curve: Mapping[float, Attack] | None,
+    ensemble: Callable[..., AutoAttackResult] | None,
+) -> dict[str, Any]:
+    """What the attacks leave."""
+    test, routes, key = bench.subject.test, {**own_routes(bench, network), **routes}, jax.random.key(bench.seed)
+    found = measure.robustness(bench.attacks, network, test.x, test.y, key, BATCH, routes=routes)
+    robust, warnings = found.robust, doubts(bench, network)
+    if ensemble is not None:
+        last = ensemble(key, network, test.x, test.y)
+        robust = {**robust, "AutoAttack": last.robust}
+        broken = {**found.broken_by, "AutoAttack": int((found.worst & ~last.robust).sum())}
+        found = found._replace(worst=found.worst & last.robust, broken_by=broken)
+        warnings += last.warnings
+    return {
+        "clean": float(found.clean.mean()),
+        "robust": {name: float(flags.mean()) for name, flags in robust.items()},
+        "worst": float(found.worst.mean()),
+        "broken_by": found.broken_by,
+        "warnings": warnings,
+        "curve": security_curve(bench, network, found, routes, curve) if curve else None,
+        "masking": found.masking if len(found.routes) > 1 else None,
+    }
 
 
 def security_curve(

@@ -1,5 +1,6 @@
 """The networks of the benchmark by name: digits trained here, published ones, and narrower ones trained the same."""
 
+import functools
 import hashlib
 import json
 import os
@@ -59,14 +60,19 @@ def _published(config: ConfigDict) -> Subject:
     if config.data_dir is None:
         raise ValueError(f"--config.network={config.network} needs --config.data_dir=DIR, a folder with CIFAR-10")
     file = config.weights or os.path.join(config.data_dir, "weights", PUBLISHED[config.network])
+    images = max(config.calibration, config.training)
+    return _read(file, config.data_dir, config.examples or 256, images, config.eps)
+
+
+@functools.lru_cache(maxsize=1)  # so that runs of one process compile what they share once
+def _read(file: str, data_dir: str, examples: int, images: int, eps: float | None) -> Subject:
     loaded = load_weights(pathlib.Path(file))
-    test = data.load("cifar10", f"test[:{config.examples or 256}]", config.data_dir)
-    needed = max(config.calibration, config.training)
-    images = data.load("cifar10", f"train[:{needed}]", config.data_dir)
+    test = data.load("cifar10", f"test[:{examples}]", data_dir)
+    known = data.load("cifar10", f"train[:{images}]", data_dir)
     fitting(loaded, test, "cifar10")
-    eps = config.eps if config.eps is not None else default_eps(loaded.info, "cifar10")
+    eps = default_eps(loaded.info, "cifar10") if eps is None else eps
     name = pathlib.Path(file).stem
-    return Subject(name, loaded.apply, loaded.variables, test, eps, 255, images, loaded.module)
+    return Subject(name, loaded.apply, loaded.variables, test, eps, 255, known, loaded.module)
 
 
 def trained(subject: Subject, config: ConfigDict) -> Params:

@@ -1,6 +1,7 @@
 """The network that is compressed: trained adversarially here, or loaded with published weights."""
 
 import fractions
+import functools
 import pathlib
 import re
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class Subject(NamedTuple):
         return training_mode(self.module)
 
 
+@functools.lru_cache(maxsize=8)  # one function for one module is compiled once
 def training_mode(module: Any) -> TrainApply:
     """`(variables, x) -> (logits, updated statistics)`."""
     return lambda variables, x: module.apply(variables, x, train=True, mutable=["batch_stats"])
@@ -153,11 +155,17 @@ def default_eps(info: dict[str, Any], name: str) -> float:
 
 
 def tuned(
-    subject: Subject, variables: Params, epochs: int, seed: int, rate: float, transform: Transform | None = None
+    subject: Subject,
+    variables: Params,
+    epochs: int,
+    seed: int,
+    rate: float,
+    transform: Transform | None = None,
+    keep: Callable[[str, Any], bool] | None = None,
 ) -> Params:
     """A compressed network after adversarial fine-tuning; its tree keeps its structure, but for `transform`."""
     assert subject.train is not None
     forward = None if subject.train_apply is None else sx.compressed(subject.train_apply)
     apply = sx.compressed(subject.apply_fn)
-    options = {"train_apply": forward, "rate": rate, "transform": transform, "progress": False}
+    options = {"train_apply": forward, "rate": rate, "transform": transform, "keep": keep, "progress": False}
     return adversarially_trained(apply, variables, subject.train, subject.eps, epochs, seed, **options)

@@ -1,109 +1,58 @@
-"""Robust networks: pruned, attacked, fine-tuned on attacked images for a while, attacked again."""
+"""Question: which pruning keeps accuracy under attack, at once and after a short adversarial fine-tune?
 
-import time
-from collections.abc import Callable, Collection, Iterator
-from typing import Any
+Papers: HYDRA (arXiv 2002.10509), `method` "learnt_scores", whose scores are trained under attack for `score_epochs`
+first; MAD (2204.02738), "mad"; SWAP (2310.04918), "swap"; and "magnitude" and "random" (with ERK), which they must
+beat. `tune_epochs=0` is one shot.
+Command: python -m experiments.run --config=experiments/pruning/robust.py --config.method=mad --config.tune_epochs=0
+Expected: README.md has the numbers.
+"""
 
-import jax
-import numpy as np
-import optax
+from ml_collections import ConfigDict
 
-import spartax as sx
-from experiments.pruning.options import Options
-from experiments.pruning.rows import judged, row
-from experiments.pruning.subject import BATCH, Subject, cross_entropy
-from spartax import attacks, data, measure, prune, train
+from experiments.common import compressing
+from experiments.common.subject import Subject, tuned
+from experiments.pruning import options, scored
+from spartax import checks, prune
 from spartax.records import Params, Transform
 
 METHODS = ("magnitude", "random", "learnt_scores", "mad", "swap")
-QUICK = ("magnitude", "learnt_scores")
-RATE, MOMENTUM, ATTACK_STEPS = 0.01, 0.9, 7
-SCORE_RATE = 0.1
-BEFORE, AFTER = "one-shot", "fine-tuned"
+SCORE_RATE = 0.1  # of Adam, on scores that begin as weights divided by the largest
+
+judges = options.judges
 
 
-def run(subject: Subject, options: Options, done: Collection[tuple[str, int]]) -> Iterator[measure.Record | str | int]:
-    """What is not done yet: first how many networks there are, then records, and a line for each that failed."""
-    names = options.methods or (QUICK if options.quick else METHODS)
-    grid = [
-        (n, s, seed)
-        for n in names
-        for s in options.sparsities
-        for seed in options.seeds[: 1 if options.quick else None]
-    ]
-    stages = lambda name, sparsity: [f"{name}, {sparsity:.0%}, {stage}" for stage in (BEFORE, AFTER)]  # noqa: E731
-    todo = [(n, s, seed) for n, s, seed in grid if any((stage, seed) not in done for stage in stages(n, s))]
-    yield len(todo)
-    if ("dense", 0) not in done:
-        yield _attacked(subject, options, subject.variables, "dense", {}, 0, time.perf_counter())
-    for name, sparsity, seed in todo:
-        start, about = time.perf_counter(), {"method": name, "sparsity": sparsity, "steps": options.steps}
-        try:
-            variables = pruned(name, subject, options, sparsity, seed)
-        except ValueError as error:
-            yield f"{name}, {sparsity:.0%}: {error}"
-            continue
-        first, last = stages(name, sparsity)
-        if (first, seed) not in done:
-            yield _attacked(subject, options, variables, first, about, seed, start)
-        tuned = _trained(subject, options, variables, seed, RATE)
-        yield _attacked(subject, options, tuned, last, about, seed, start)
+def get_config() -> ConfigDict:
+    return options.base(
+        method="magnitude",
+        sparsity=0.9,
+        calibration=1024,
+        score_epochs=2,
+        tune_epochs=2,
+        attacked=True,
+        autoattack=True,
+    )
 
 
-def pruned(name: str, subject: Subject, options: Options, sparsity: float, seed: int) -> Params:
-    """The network under the masks of one method."""
-    step = _transforms(subject.eps).get(name, lambda s: prune.prune(getattr(prune, name)(), s))(sparsity)
-    key = jax.random.key(seed)
-    batches = {"batches": subject.batches, "loss": cross_entropy, "key": key}
-    variables = sx.compress(subject.apply, subject.variables, step, **batches).params
-    if name != "learnt_scores":
-        return variables
-    only = lambda path, array: path.endswith("/scores")  # noqa: E731
-    return prune.finish(_trained(subject, options, variables, seed, SCORE_RATE, only))
+def label(config: ConfigDict) -> str:
+    return f"{config.method}, {config.sparsity:.0%}, {'fine-tuned' if config.tune_epochs else 'one-shot'}"
 
 
-def _transforms(eps: float) -> dict[str, Callable[[float], Transform]]:
-    """Methods that are no criterion, or whose criterion has options or another allocation; others go by name."""
-    pgd = attacks.pgd(eps, steps=10)
-    return {
-        "random": lambda s: prune.prune(prune.random(), s, prune.erk()),
-        "learnt_scores": lambda s: prune.learnt_scores(s),
-        "mad": lambda s: prune.prune(prune.mad(pgd, zero_saliency="magnitude"), s),
-        "swap": lambda s: prune.swap(s),
-    }
+def compressed(config: ConfigDict, subject: Subject) -> Params:
+    """The pruned network."""
+    params = compressing.compressed(config, subject, transform(config, subject.eps))
+    if config.method == "learnt_scores":
+        only = lambda path, array: path.endswith("/scores")  # noqa: E731
+        params = tuned(subject, params, config.score_epochs, config.seed, SCORE_RATE, keep=only)
+        params = prune.finish(params)
+    return compressing.repaired(config, subject, params)
 
 
-def _trained(
-    subject: Subject,
-    options: Options,
-    variables: Params,
-    seed: int,
-    rate: float,
-    rule: Callable[[str, Any], bool] | None = None,
-) -> Params:
-    """The network after some steps of adversarial training; masks stay as they are."""
-    tx = optax.sgd(optax.cosine_decay_schedule(rate, options.steps), MOMENTUM, nesterov=True)
-    loss = train.pgd_at(attacks.pgd(subject.eps, steps=ATTACK_STEPS))
-    train_apply = None if subject.train_apply is None else sx.compressed(subject.train_apply)
-    step = train.make_step(loss, tx, sx.compressed(subject.apply), train_apply)
-    size = min(BATCH, len(subject.train.y))
-    epochs = -(-options.steps // (len(subject.train.y) // size))
-    batches = data.batches(subject.train, size, jax.random.key(seed), epochs=epochs, drop_last=True)
-    some = (batch for batch, _ in zip(batches, range(options.steps)))
-    state = train.init_state(variables, tx, rule)
-    return train.fit(step, state, some, jax.random.key(seed), total=options.steps, progress=False)[0].variables
-
-
-def _attacked(
-    subject: Subject, options: Options, variables: Params, method: str, about: dict[str, Any], seed: int, start: float
-) -> measure.Record:
-    """The row after PGD-20 and AutoAttack."""
-    network, test, key = judged(subject, variables), subject.test, jax.random.key(seed)
-    pgd = {"PGD-20": attacks.pgd(subject.eps, steps=2 if options.quick else 20)}
-    robust = dict(measure.robustness(pgd, network, test.x, test.y, key, BATCH).robust)
-    warnings: tuple[str, ...] = ()
-    if not options.quick:
-        found = attacks.autoattack(subject.eps, verbose=False)(key, network, test.x, test.y)
-        robust["AutoAttack"] = np.asarray(found.robust)
-        warnings = tuple(str(w) for w in found.warnings)
-    return row(subject, variables, method, about, seed, start, robust, warnings)
+def transform(config: ConfigDict, eps: float) -> Transform:
+    """The pruning of a method."""
+    checks.one_of("--config.method", config.method, METHODS)
+    if config.method == "learnt_scores":
+        return prune.learnt_scores(config.sparsity)
+    if config.method == "swap":
+        return prune.swap(config.sparsity)
+    allocation = prune.erk() if config.method == "random" else None
+    return prune.prune(scored.criterion(config.method, eps), config.sparsity, allocation)

@@ -46,7 +46,8 @@ def compact(x: Any, mask: Array) -> Bitmask:
     """
     if not checks.is_concrete(mask):
         raise ValueError("pack: the number of kept weights is only known outside jit; call pack on concrete params.")
-    kept = verbs.dense(x)[mask]
+    # on the host: on a device every number of kept entries would be compiled on its own
+    kept = jnp.asarray(np.asarray(verbs.dense(x))[np.asarray(mask)])
     x = x.value if isinstance(x, Permuted) else x
     if isinstance(x, packed.Packed):
         kept = packed.pack_codes(kept, x.bits, x.low, axis=0)

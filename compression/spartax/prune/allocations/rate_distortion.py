@@ -53,17 +53,30 @@ class _RateDistortion(NamedTuple):
         return _curves.NEEDS
 
     def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
-        counts = {path: _counts(score.size, self.grid) for path, score in scores.items()}
+        self._kept(scores, sparsity)
+        return self.chosen(self.curves(scores, evidence), scores, sparsity)
+
+    def curves(self, scores: Weights, evidence: Evidence) -> dict[Path, np.ndarray]:
+        """The errors of every layer at each count, which are the same for all sparsities."""
+        return _curves.distortions(scores, self._counts(scores), evidence, self.worst)
+
+    def chosen(self, curves: dict[Path, np.ndarray], scores: Weights, sparsity: float) -> dict[Path, int]:
+        """The counts that these curves call for."""
+        counts, keep = self._counts(scores), self._kept(scores, sparsity)
+        rows, prices = [curves[path] for path in scores], [counts[path] for path in scores]
+        picked = knapsack.choose(rows, prices, keep, buckets=self.buckets)
+        return dict(zip(scores, fill(rows, prices, picked, keep)))
+
+    def _counts(self, scores: Weights) -> dict[Path, list[int]]:
+        return {path: _counts(score.size, self.grid) for path, score in scores.items()}
+
+    def _kept(self, scores: Weights, sparsity: float) -> int:
         keep = round((1 - sparsity) * sum(score.size for score in scores.values()))
-        least = sum(row[-1] for row in counts.values())
-        if least > keep:
+        if sum(row[-1] for row in self._counts(scores).values()) > keep:
             raise ValueError(
                 f"sparsity {sparsity} is above the grid, which ends at {self.grid[-1]}; add larger sparsities."
             )
-        curves = _curves.distortions(scores, counts, evidence, self.worst)
-        rows, prices = [curves[path] for path in scores], [counts[path] for path in scores]
-        chosen = knapsack.choose(rows, prices, keep, buckets=self.buckets)
-        return dict(zip(scores, fill(rows, prices, chosen, keep)))
+        return keep
 
 
 def fill(curves: Sequence[np.ndarray], counts: Sequence[Sequence[int]], chosen: Sequence[int], keep: int) -> list[int]:
