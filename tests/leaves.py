@@ -85,6 +85,13 @@ def fixed_point(shape, bits, point=4.3, **options):
     return sx.arrays.FakeQuantized(normal(*shape), words)
 
 
+def double_rounded(shape, bits):
+    """int8 steps of which 3 standard deviations take all, read at fewer bits."""
+    single = (1,) * len(shape)
+    step = sx.arrays.SwitchedStep(jnp.full(single, 3 / 127), jnp.full(single, bits, jnp.int8))
+    return sx.arrays.FakeQuantized(normal(*shape), step)
+
+
 def fake_inputs(weight, quantizer=None):
     return sx.arrays.FakeInputs(weight, quantizer or sx.arrays.LearntStep(jnp.float32(0.3), 4, jnp.array(False)))
 
@@ -137,6 +144,8 @@ def examples(shape):
         "FakeQuantized fixed point": fixed_point(shape, 6),
         "FakeQuantized 12-bit words": fixed_point(shape, 12, 9.0),
         "FakeQuantized 2-hot": fixed_point(shape, 8, 5.0, rounding="half_up", k_hot=2),
+        "FakeQuantized double rounding": double_rounded(shape, 3),
+        "DoubleRounded": sx.pack(double_rounded(shape, 4)),
         "FakeInputs of FakeQuantized": fake_inputs(fake(shape)),
         "FakeInputs clipped": fake_inputs(normal(*shape), sx.arrays.LearntClip(jnp.float32(1.5), 4)),
         "Thresholded": sx.Thresholded(normal(*shape), jnp.float32(1.02), -1, 2),

@@ -9,12 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from spartax import checks
-from spartax.arrays import FixedPoint, LearntClip, LearntStep, Sign, verbs
+from spartax.arrays import FixedPoint, LearntClip, LearntStep, Sign, SwitchedStep, verbs
 
 Node = Any  # a JSON scalar, or a dictionary with the fields of one of _NODES
 Keep = Callable[[str, Any], str | int]  # (path, array) -> where it is kept
 _NODES = ({"dict"}, {"list"}, {"tuple"}, {"leaf", "fields"}, {"array", "shape", "at"}, {"numpy", "shape", "at"})
-_QUANTIZERS = (FixedPoint, LearntClip, LearntStep, Sign)  # inside leaves of training, no leaves themselves
+_QUANTIZERS = (
+    FixedPoint,
+    LearntClip,
+    LearntStep,
+    Sign,
+    SwitchedStep,
+)  # inside leaves of training, no leaves themselves
 _SCALARS = (type(None), bool, int, float, str)
 
 

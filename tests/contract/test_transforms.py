@@ -36,6 +36,7 @@ JOINS = {
     "pact": lambda: quantize.pact(4),
     "adapt": quantize.adapt,
     "qfx": lambda: quantize.qfx(6, activations=8),
+    "double_rounding": quantize.double_rounding,
     "reste": lambda: quantize.reste(100, activations=True),
     "awq": lambda: quantize.awq(quantize.integer(3)),
     "equalize": quantize.equalize,

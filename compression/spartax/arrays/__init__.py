@@ -3,6 +3,7 @@
 from spartax.arrays.bitmask import Bitmask
 from spartax.arrays.block_diagonal import BlockDiagonal
 from spartax.arrays.block_sparse import BlockSparse, block_sparse
+from spartax.arrays.double_rounded import DoubleRounded
 from spartax.arrays.fake_inputs import FakeInputs
 from spartax.arrays.fake_quantized import FakeQuantized
 from spartax.arrays.fixed_point import FixedPoint
@@ -20,6 +21,7 @@ from spartax.arrays.scored import Scored
 from spartax.arrays.separable import Depthwise, Separable
 from spartax.arrays.sign import Sign
 from spartax.arrays.sum import Sum
+from spartax.arrays.switched_step import SwitchedStep
 from spartax.arrays.thresholded import Thresholded
 from spartax.arrays.through import Through, rounds_inputs, straight_through_inputs
 from spartax.arrays.top_of_groups import TopOfGroups
@@ -33,6 +35,7 @@ __all__ = [
     "BlockDiagonal",
     "BlockSparse",
     "Depthwise",
+    "DoubleRounded",
     "FakeInputs",
     "FakeQuantized",
     "FixedPoint",
@@ -52,6 +55,7 @@ __all__ = [
     "Separable",
     "Sign",
     "Sum",
+    "SwitchedStep",
     "Thresholded",
     "Through",
     "TopOfGroups",

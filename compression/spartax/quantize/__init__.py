@@ -11,6 +11,7 @@ from spartax.quantize import bits, calibrations, grids, observers, roundings
 from spartax.quantize.activations import activations
 from spartax.quantize.adapt import adapt
 from spartax.quantize.awq import awq
+from spartax.quantize.double_rounding import double_rounding
 from spartax.quantize.equalize import equalize
 from spartax.quantize.lsq import lsq
 from spartax.quantize.mixed import mixed
@@ -20,6 +21,7 @@ from spartax.quantize.quantize import quantize
 from spartax.quantize.records import Grid
 from spartax.quantize.reste import estimating_error, gradient_stability, reste
 from spartax.quantize.smooth import smooth
+from spartax.quantize.switch import switch
 
 __all__ = [
     "Grid",
@@ -28,6 +30,7 @@ __all__ = [
     "awq",
     "bits",
     "calibrations",
+    "double_rounding",
     "equalize",
     "estimating_error",
     "gradient_stability",
@@ -41,6 +44,7 @@ __all__ = [
     "reste",
     "roundings",
     "smooth",
+    "switch",
 ]
 
 __getattr__, __dir__ = catalog.exports(__name__, grids, calibrations, observers, roundings, bits)

@@ -1,0 +1,99 @@
+"""`DoubleRounded`: one copy of int8 codes that is read at 8 bits or fewer."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spartax.arrays import verbs
+from spartax.arrays.quantized import Quantized
+from spartax.arrays.use import Use
+from spartax.kernels.double_rounding import round_again, step_growth
+from spartax.records import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class DoubleRounded(verbs.Leaf):
+    """`dense = clip(round(codes / 2^D), -2^(b-1), 2^(b-1) - 1) * scale * 2^D` with `D = 8 - b`, b bits in use.
+
+    Any use reads the integers of b bits that it cuts from the codes, in the kernels of `Quantized` where they apply.
+    There is no other copy, so `pack` has nothing to drop: a packed leaf can still be read at every width.
+
+    Attributes:
+      codes: int8.
+      scale: float32 step of 8 bits; each axis is 1 or that of the codes.
+      bits: b, int8, 2 to 8; each axis is 1 or that of the scale. An array: another width retraces nothing.
+      kind: name of the dense dtype.
+    """
+
+    codes: Array
+    scale: Array
+    bits: Array
+    kind: str = dataclasses.field(default="float32", metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        return self.codes.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the dense weight."""
+        return np.dtype(jnp.dtype(self.kind))
+
+    @property
+    def cut(self) -> Quantized:
+        """The weight at the width in use: integers of b bits, kept as int8, and their step."""
+        codes = round_again(self.codes, self.bits).astype(jnp.int8)
+        return Quantized(codes, self.scale * step_growth(self.bits), None, self.kind)
+
+
+@verbs.dense.register
+def _(leaf: DoubleRounded) -> Array:
+    return verbs.dense(leaf.cut)
+
+
+@verbs.plan.register
+def _(leaf: DoubleRounded, use: Use) -> verbs.Plan:
+    inner = verbs.plan(Quantized(leaf.codes, leaf.scale, None, leaf.kind), use)  # looks like the cut from outside
+    kernel = None if inner.kernel is None else f"DoubleRounded, cut from 8 bits, then {inner.kernel}"
+    return verbs.Plan(kernel, f"DoubleRounded: {inner.why}", inner.macs)
+
+
+@verbs.contract.register
+def _(leaf: DoubleRounded, use: Use, x: Array) -> Array:
+    return verbs.contract(leaf.cut, use, x)
+
+
+@verbs.pack.register
+def _(leaf: DoubleRounded) -> DoubleRounded:
+    return leaf
+
+
+@verbs.transpose.register
+def _(leaf: DoubleRounded, axes: tuple[int, ...]) -> DoubleRounded:
+    return jax.tree.map(lambda x: jnp.transpose(x, axes), leaf)
+
+
+@verbs.astype.register
+def _(leaf: DoubleRounded, dtype: Any) -> DoubleRounded:
+    return dataclasses.replace(leaf, kind=np.dtype(jnp.dtype(dtype)).name)
+
+
+@verbs.take.register
+def _(leaf: DoubleRounded, rows: Array) -> DoubleRounded:
+    """Rows of the codes, each with its own step and width."""
+    return jax.tree.map(lambda x: x[rows // (leaf.shape[0] // x.shape[0])], leaf)
+
+
+@verbs.sliceable.register
+def _(leaf: DoubleRounded) -> bool:
+    return all(x.shape[0] == leaf.shape[0] for x in (leaf.scale, leaf.bits))
+
+
+@verbs.map_arrays.register
+def _(leaf: DoubleRounded, fn) -> DoubleRounded:
+    raise ValueError("this weight is quantized already; quantize once, or restore the dense weight first.")
