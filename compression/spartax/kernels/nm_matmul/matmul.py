@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from spartax.kernels import paths
-from spartax.kernels.nm_matmul import reference, tpu, xla
+from spartax.kernels.nm_matmul import gpu, reference, tpu, xla
 from spartax.kernels.nm_matmul.form import chosen, unpacked
 from spartax.records import Array
+
+PALLAS = {"tpu": tpu, "gpu": gpu}
 
 
 def nm_matmul(
@@ -25,7 +27,7 @@ def nm_matmul(
       values: `[n, groups, columns]`, float.
       data: packed places `[n, bytes of a cell, groups / cell, columns]` uint8, as `form` lays them out.
       m: size of a group.
-      path: "reference", "xla" or "tpu"; the last is interpreted on another platform.
+      path: "reference", "xla", "tpu" or "gpu"; the last two are interpreted on another platform.
       precision: of the products, as for `lax.dot_general`.
 
     Returns:
@@ -38,8 +40,8 @@ def nm_matmul(
 def _run(name: str, path: str, x: Array, *args: Any) -> Array:
     """Function `name` of the file of this path."""
     kind = jnp.promote_types(x.dtype, jnp.float32)
-    if path == "tpu":
-        return getattr(tpu, name)(x, *args, kind, interpret=paths.interpreted(path))
+    if path in PALLAS:
+        return getattr(PALLAS[path], name)(x, *args, kind, interpret=paths.interpreted(path))
     return getattr(reference if path == "reference" else xla, name)(x, *args, kind)
 
 
@@ -54,7 +56,8 @@ def _forward(x: Array, values: Array, data: Array, m: int, path: str, precision:
 
 def _backward(m: int, path: str, precision: lax.PrecisionLike, saved: Any, g: Array) -> tuple[Array, Array, None]:
     x, values, data = saved
-    dx = _run("pullback", path, g, values.astype(g.dtype), data, m, precision)
+    wide = x.dtype if path == "gpu" else g.dtype  # a matrix unit of Hopper takes operands of one 16-bit dtype
+    dx = _run("pullback", path, g.astype(wide), values.astype(wide), data, m, precision)
     whole = jnp.matmul(x.astype(g.dtype).T, g, precision=precision)
     dvalues = chosen(whole, unpacked(data, m, values.shape[1]), m)
     return dx.astype(x.dtype), dvalues.astype(values.dtype), None
