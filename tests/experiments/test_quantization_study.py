@@ -11,15 +11,26 @@ import spartax as sx
 from experiments import run, sweep
 from experiments.common import configs, measuring, networks
 from experiments.common.subject import Subject
-from spartax import data, measure, train
+from spartax import attacks, data, measure, train
 from spartax.arrays import FakeInputs, FakeQuantized
 from spartax.quantize.reste import power_at
 
 STUDY = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "quantization"
-TINY = ["--quick", "--config.examples=32", "--config.epochs=1", "--config.queries=5", "--config.curve=()"]
 
 
-def test_one_run_goes_by_every_route(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def small():
+    """Two layers on noise, whose second one meets what a ReLU lets through."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((256, 2, 2, 1), dtype=np.float32), rng.integers(0, 3, 256).astype(np.int32)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    variables = {"a": draw(4, 16), "b": draw(16, 3)}
+    apply = lambda params, x: jax.nn.relu((x.reshape(len(x), -1) - 0.5) @ params["a"]) @ params["b"]  # noqa: E731
+    images = data.Dataset(x, y, "noise", 3, ("a", "b", "c"))
+    return Subject("two layers", apply, variables, images, 0.1, 16, images)
+
+
+def test_one_run_goes_by_every_route(small, tmp_path, monkeypatch):
     taken = []
     robustness = measure.robustness
 
@@ -28,11 +39,12 @@ def test_one_run_goes_by_every_route(tmp_path, monkeypatch):
         taken.append(found)
         return found
 
-    as_it_began = lambda apply_fn, start, *rest, **options: start  # noqa: E731
-    monkeypatch.setattr(networks, "adversarially_trained", as_it_began)
+    monkeypatch.setattr(networks, "load", lambda values: small)
+    few = lambda config, eps: {"FGSM": attacks.fgsm(eps), "Square-20": attacks.square(eps, queries=20)}  # noqa: E731
+    monkeypatch.setattr(run, "judges", few)
     monkeypatch.setattr(measuring.measure, "robustness", watched)
-    file = f"--config={STUDY / 'activations.py'}"
-    assert run.main([file, f"--config.out={tmp_path}", "--config.bits=4", "--config.inputs=3", *TINY]) == 0
+    changes = ("--quick", "--config.bits=4", "--config.inputs=3", "--config.curve=()")
+    assert run.main([f"--config={STUDY / 'activations.py'}", f"--config.out={tmp_path}", *changes]) == 0
     (found,), (line,) = taken, measure.read(tmp_path / "results.jsonl")
     assert list(found.routes) == ["own", "straight-through", "dense parent", "queries"]
     assert line.method == "W4A3, min_max"
@@ -55,18 +67,6 @@ def test_a_wrong_rounding_is_named(tmp_path, monkeypatch, capsys):
     assert code == 2
     assert "--config.rounding must be one of" in capsys.readouterr().err
     assert configs.load(str(STUDY / "dense.py")).label == "dense"
-
-
-@pytest.fixture(scope="module")
-def small():
-    """Two layers on noise, whose second one meets what a ReLU lets through."""
-    rng = np.random.default_rng(0)
-    x, y = rng.random((256, 2, 2, 1), dtype=np.float32) - np.float32(0.5), rng.integers(0, 3, 256).astype(np.int32)
-    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
-    variables = {"a": draw(4, 16), "b": draw(16, 3)}
-    apply = lambda params, x: jax.nn.relu(x.reshape(len(x), -1) @ params["a"]) @ params["b"]  # noqa: E731
-    images = data.Dataset(x, y, "noise", 3, ("a", "b", "c"))
-    return Subject("two layers", apply, variables, images, 0.1, 16, images)
 
 
 def compressed(subject, file, **values):
@@ -108,7 +108,7 @@ def test_pact_leaves_images_alone_and_clips_half_of_what_it_meets(small):
     x = small.train.x[:64]
     params, _ = train.begin(training(small, learnt="pact"), small.apply_fn, small.variables, x, jax.random.key(0))
     assert [isinstance(params[path], FakeInputs) for path in ("a", "b")] == [False, True]
-    largest = np.maximum(x.reshape(64, 4) @ np.asarray(small.variables["a"]), 0).max()
+    largest = np.maximum((x.reshape(64, 4) - 0.5) @ np.asarray(small.variables["a"]), 0).max()
     np.testing.assert_allclose(params["b"].quantizer.alpha, largest / 2, rtol=1e-5)
 
 
