@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import spartax as sx
 from spartax import prune
 from spartax.prune import drop_grow
-from spartax.records import Evidence, Layout
+from spartax.records import Evidence, Layout, Objective
 from tests import plugs
 from tests.oracles import golden
 
@@ -104,6 +104,22 @@ def test_a_mask_that_does_not_move_any_more():
     later, _, info = transform.update(params, state, GIVEN._replace(step=10))
     jax.tree.map(np.testing.assert_array_equal, later, params)
     assert all(entry["moved"] == 0 for entry in info.values())
+
+
+def test_whether_the_network_conducts_is_asked_of_the_masked_weights():
+    """The kept entries do not meet; what the masks remove still holds numbers."""
+    network = lambda w, x: jax.nn.relu(x @ w["a"]) @ w["b"]  # noqa: E731
+    masks = {"a": jnp.array([[True, False]]), "b": jnp.array([[False], [True]])}
+    params = {path: sx.Masked(jnp.ones(mask.shape), mask) for path, mask in masks.items()}
+    given = Evidence(
+        {path: Layout((0,), (1,)) for path in masks},
+        grads={path: jnp.zeros(mask.shape) for path, mask in masks.items()},
+        objective=Objective(network, (jnp.ones((2, 1)),)),
+        step=10,
+        key=jax.random.key(0),
+    )
+    info = prune.rigl(0.5, end=10).update(params, {"a": 1, "b": 1}, given)[2]
+    assert [info[path]["connected"] for path in "ab"] == [False, False]
 
 
 def test_bad_arguments():

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from spartax.arrays import dense
 from spartax.records import Array, Evidence, Info, Objective, Path, Weights
 
 FEW, SHARE = 10, 0.001  # a weight with fewer kept entries, or a smaller part of them, is called nearly empty
@@ -18,18 +19,21 @@ def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
 
     Args:
       masks: bool mask of every path.
-      pruned: dense weight under its mask.
+      pruned: the weight under its mask, dense or not.
       evidence: layouts, and the objective if there is one.
     """
     info = {path: _counts(mask, evidence.layouts[path].inputs) for path, mask in masks.items()}
     if evidence.objective is not None and not isinstance(_input(evidence.objective), jax.ShapeDtypeStruct):
-        for path, alive in connected(masks, pruned, evidence.objective).items():
+        for path, alive in connected(masks, _dense(pruned), evidence.objective).items():
             info[path]["connected"] = alive
     for entry in info.values():
         warnings = _warnings(entry)
         if warnings:
             entry["warnings"] = warnings
     return info
+
+
+_dense = jax.jit(dense)  # of all weights at once, and only where the network is run
 
 
 def connected(masks: Weights, pruned: Weights, objective: Objective) -> dict[Path, bool]:

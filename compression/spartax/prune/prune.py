@@ -98,8 +98,7 @@ def prune(
         target = sparsity if evidence.step is None else schedule.sparsity(sparsity, int(evidence.step))
         pruned = _pruned(choices._replace(sparsity=target), found, evidence)
         new = {path: exchange(w, state[path], pruned[path]) for path, w in tree.pick(params, state).items()}
-        masks, left = {p: w.mask for p, w in pruned.items()}, {p: _dense(w) for p, w in pruned.items()}
-        return tree.replace(params, new), state, report(masks, left, evidence)
+        return tree.replace(params, new), state, report({p: w.mask for p, w in pruned.items()}, pruned, evidence)
 
     return Transform(needs, init, update, check, schedule.due)
 
@@ -142,7 +141,7 @@ def _pruned(choices: _Choices, found: dict[Path, Masked], evidence: Evidence) ->
         scores |= {path: _behind(score, found[path].mask) for path, score in scores.items()}
     counts = allocated(choices.allocation, choices.pattern, scores, choices.sparsity, evidence)
     counts = _counted(counts if choices.regrow else _at_most_alive(counts, found), choices.allow_empty)
-    pruned = {path: Masked(*_named(path, finish, path, counts[path], choices.pattern)) for path in scores}
+    pruned = {path: Masked(*_named(path, finish, path, counts[path], choices.pattern)) for path in inside}
     _check_masks(pruned)
     return pruned
 
@@ -172,7 +171,7 @@ def _at_most_alive(counts: dict[Path, int], found: dict[Path, Masked]) -> dict[P
 
 def _ranked(criterion: Criterion, inside: Weights, evidence: Evidence) -> tuple[Weights, Finish]:
     """The scores, and how a weight is finished: by the criterion, or by the pattern alone."""
-    weights = {path: _dense(w) for path, w in inside.items()}
+    weights = {path: _dense(w) if is_leaf(w) else w for path, w in inside.items()}  # `jit` would copy a plain array
     if criterion.solve is not None:
         for path, w in inside.items():
             if is_leaf(w):
@@ -182,7 +181,8 @@ def _ranked(criterion: Criterion, inside: Weights, evidence: Evidence) -> tuple[
                 )
         return criterion.solve(weights, evidence)
     scores = dict(criterion.score(weights, evidence))
-    return scores, lambda path, keep, pattern: (inside[path], pattern(scores[path], keep, evidence.layouts[path]))
+    # a score is let go as soon as its mask is there
+    return scores, lambda path, keep, pattern: (inside[path], pattern(scores.pop(path), keep, evidence.layouts[path]))
 
 
 def _named(path: Path, function: Callable[..., Any], *args: Any) -> Any:
