@@ -6,7 +6,7 @@ from typing import Any
 
 from spartax.measure import comparison, report
 from spartax.measure.comparison import Point
-from spartax.measure.plot import COLORS, GRAY, MARKERS
+from spartax.measure.plot import COLORS, GRAY, MARKERS, log_axis, short
 
 ACROSS = 4  # panels beside each other
 
@@ -28,7 +28,10 @@ def fronts(points: Sequence[Point], path: str | os.PathLike, title: str = "") ->
             axes.plot(x, [s.point.row.clean[0] for s in own], marker, color=color, alpha=0.25, linestyle="none")
         best = comparison.front(points, cost)
         axes.step([s.cost for s in best], [s.worst for s in best], "k-", where="post", alpha=0.6, zorder=1)
-        axes.set(xscale="log", xlabel=name, ylim=(0, 102))
+        for point in (p for p in points if p.role == "dense" and p.row.worst is not None):
+            axes.axhline(point.row.worst[0], color=GRAY, linewidth=0.8, zorder=1)
+        log_axis(axes, short if name == comparison.BYTES else "{:g}".format)
+        axes.set(xlabel=name, ylim=(0, 102))
         axes.grid(alpha=0.25)
     _finish(figure, panels, "accuracy (%)", path)
 

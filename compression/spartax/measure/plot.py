@@ -1,7 +1,7 @@
 """The picture of a report: robust accuracy against bytes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from spartax.measure import report
@@ -64,7 +64,7 @@ def _point(axes: Any, row: report.Row, color: str, marker: str) -> float:
         markersize=8,
         capsize=3,
         elinewidth=1,
-        label=f"{row.name}: {height:.0f} % at {_short(row.size)}",
+        label=f"{row.name}: {height:.0f} % at {short(row.size)}",
         zorder=3,
     )
     axes.plot([row.size] * 2, [height, row.clean[0]], "-", color=color, linewidth=1, alpha=0.28, zorder=1)
@@ -73,12 +73,7 @@ def _point(axes: Any, row: report.Row, color: str, marker: str) -> float:
 
 
 def _decorate(axes: Any, first: Record, title: str) -> None:
-    from matplotlib import ticker
-
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1.0, 2.0, 3.0, 5.0)))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _short(value)))
-    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    log_axis(axes, short)
     axes.set_ylim(0, 102)
     axes.set_xlabel("size of the checkpoint on disk")
     axes.set_ylabel("accuracy (%)")
@@ -90,7 +85,17 @@ def _decorate(axes: Any, first: Record, title: str) -> None:
     )
 
 
-def _short(size: float) -> str:
+def log_axis(axes: Any, text: Callable[[float], str]) -> None:
+    """A logarithmic x axis with marks at 1, 2, 3 and 5 of every power of ten."""
+    from matplotlib import ticker
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1.0, 2.0, 3.0, 5.0)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: text(value)))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def short(size: float) -> str:
     """Bytes in at most four signs and a unit: `950 B`, `4.2 kB`, `1.3 MB`."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= scale:
