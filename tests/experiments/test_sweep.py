@@ -263,3 +263,19 @@ def test_the_benchmark_has_five_points_and_three_seeds_of_every_method_and_basel
         list(configs.load_module(str(STUDY / "sweep.py"), ("runs",)).runs()), [("seed", "1")], quick=True
     )
     assert len(joined) == 36  # one seed for all
+
+
+def test_runs_of_one_process_go_on_after_one_that_failed(study, monkeypatch, capsys):
+    def run(config):
+        if config.values.seed == 1:
+            raise RuntimeError("no memory")
+        measure.append(study.folder / "out" / "results.jsonl", line(sweeps.Planned(config, ())))
+        return 0
+
+    monkeypatch.setattr(sweeps.runner, "run", run)
+    assert call(study, "--here") == 1
+    assert started(study) == []
+    assert "  magnitude, pooled, 70%, seed 1: RuntimeError: no memory\n" in capsys.readouterr().out
+    assert [r.seed for r in records(study)] == [0, 0, 0]
+    assert call(study, "--here", "--jobs", "2") == 2
+    assert "--here runs one after another; got --jobs 2" in capsys.readouterr().err
