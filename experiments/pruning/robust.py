@@ -2,8 +2,8 @@
 
 Papers: HYDRA (arXiv 2002.10509), `method` "learnt_scores", whose scores are trained under attack for `score_epochs`
 first; MAD (2204.02738), "mad"; SWAP (2310.04918), "swap"; and "magnitude" and "random" (with ERK), which they must
-beat. `tune_epochs=0` is one shot.
-Command: python -m experiments.run --config=experiments/pruning/robust.py --config.method=mad --config.tune_epochs=0
+beat. `stage` is "one-shot" or "fine-tuned", for `tune_epochs`.
+Command: python -m experiments.run --config=experiments/pruning/robust.py --config.method=mad --config.stage=one-shot
 Expected: README.md has the numbers.
 """
 
@@ -16,6 +16,7 @@ from spartax import checks, prune
 from spartax.records import Params, Transform
 
 METHODS = ("magnitude", "random", "learnt_scores", "mad", "swap")
+BEFORE, AFTER = "one-shot", "fine-tuned"
 SCORE_RATE = 0.1  # of Adam, on scores that begin as weights divided by the largest
 
 judges = options.judges
@@ -25,6 +26,7 @@ def get_config() -> ConfigDict:
     return options.base(
         method="magnitude",
         sparsity=0.9,
+        stage=AFTER,
         calibration=1024,
         score_epochs=2,
         tune_epochs=2,
@@ -34,17 +36,19 @@ def get_config() -> ConfigDict:
 
 
 def label(config: ConfigDict) -> str:
-    return f"{config.method}, {config.sparsity:.0%}, {'fine-tuned' if config.tune_epochs else 'one-shot'}"
+    return f"{config.method}, {config.sparsity:.0%}, {config.stage}"
 
 
 def compressed(config: ConfigDict, subject: Subject) -> Params:
     """The pruned network."""
+    checks.one_of("--config.stage", config.stage, (BEFORE, AFTER))
     params = compressing.compressed(config, subject, transform(config, subject.eps))
     if config.method == "learnt_scores":
         only = lambda path, array: path.endswith("/scores")  # noqa: E731
         params = tuned(subject, params, config.score_epochs, config.seed, SCORE_RATE, keep=only)
         params = prune.finish(params)
-    return compressing.repaired(config, subject, params)
+    finish = compressing.refreshed if config.stage == BEFORE else compressing.repaired
+    return finish(config, subject, params)
 
 
 def transform(config: ConfigDict, eps: float) -> Transform:

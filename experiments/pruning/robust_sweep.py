@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterator
 
 from experiments.common.sweeps import Run, grid
-from experiments.pruning.robust import METHODS
+from experiments.pruning.robust import AFTER, BEFORE, METHODS
 
 HERE = pathlib.Path(__file__).parent
 SPARSITIES = (0.8, 0.9, 0.95)
@@ -22,5 +22,5 @@ def runs() -> Iterator[Run]:
     for method in METHODS:
         role = ("baseline",) if method == "random" else ("method",)
         yield from grid(
-            HERE / "robust.py", method=(method,), role=role, sparsity=SPARSITIES, tune_epochs=(0, 2), seed=(0, 1, 2)
+            HERE / "robust.py", method=(method,), role=role, sparsity=SPARSITIES, stage=(BEFORE, AFTER), seed=(0, 1, 2)
         )

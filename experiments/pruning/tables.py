@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from experiments.pruning.options import KEPT, NEW
 from spartax import measure
-from spartax.measure import folder, report
+from spartax.measure import comparison, figures, folder, report
 from spartax.measure.plot import COLORS, GRAY, MARKERS
 
 ACROSS = 4  # panels beside each other
@@ -45,11 +45,13 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     for group in groups:
         attacked = [record for record in group if record.robust]
-        kind = "robust" if attacked else "one_shot"
-        name = f"{kind}_{group[0].model}"
+        name = f"{'robust' if attacked else 'one_shot'}_{group[0].model}"
         text = measure.markdown(attacked, f"{group[0].model}: pruned, under attack") if attacked else markdown(group)
         (path / f"{name}.md").write_text(f"{text}\n![accuracy]({name}.png)\n")
-        (measure.plot if attacked else plot)(attacked or group, path / f"{name}.png")
+        if attacked:
+            figures.fronts(comparison.points(attacked), path / f"{name}.png", group[0].model)
+        else:
+            plot(group, path / f"{name}.png")
         print(path / f"{name}.md", path / f"{name}.png")
     return 0
 
@@ -75,6 +77,11 @@ def markdown(records: Sequence[measure.Record]) -> str:
         f"Dense: {_shown(whole) if whole else 'not measured'}. ± is the standard deviation over seeds, or the 95 % "
         "interval of one. Bold: the largest number; *italic*: less, but within the interval of the difference.",
     ]
+    lines += ["", "## Who wins where", ""]
+    for sparsity in sorted({cell.sparsity for cell in found}):
+        for statistics in (NEW, KEPT):
+            here = {c: v for c, v in found.items() if (c.sparsity, c.statistics) == (sparsity, statistics)}
+            lines += [f"* {sparsity:.0%}, {statistics} statistics: {_winners(here)}"] if here else []
     for statistics in (NEW, KEPT):
         lines += ["", f"## Best allocation of each criterion, {statistics} batch statistics", ""]
         lines += _summary({cell: v for cell, v in found.items() if cell.statistics == statistics})
@@ -83,6 +90,22 @@ def markdown(records: Sequence[measure.Record]) -> str:
             here = {c: v for c, v in found.items() if (c.sparsity, c.statistics) == (sparsity, statistics)}
             lines += ["", f"## {sparsity:.0%}, {statistics} batch statistics", "", *_grid(here)]
     return "\n".join([*lines, ""])
+
+
+def _winners(found: Found) -> str:
+    """The best pair, the pairs it does not lead, and the best of those it does."""
+    ranked = sorted(found.items(), key=lambda item: -item[1][0])
+    name = lambda cell, value: f"{cell.criterion} with {cell.allocation} ({_shown(value)})"  # noqa: E731
+    first, *others = ranked
+    level = [item for item in others if _level(first[1], item[1])]
+    behind = [item for item in others if not _level(first[1], item[1])]
+    told = f", not told apart from {', '.join(name(*item) for item in level)}" if level else ""
+    return f"{name(*first)}{told}" + (f"; ahead of {name(*behind[0])}." if behind else ".")
+
+
+def _level(best: Accuracy, other: Accuracy) -> bool:
+    """Whether the difference is within its interval."""
+    return best[0] - other[0] <= math.hypot(best[1], other[1])
 
 
 def _summary(found: Found) -> list[str]:
@@ -121,8 +144,7 @@ def _marked(values: Sequence[tuple[Accuracy, str] | None]) -> list[str]:
             texts.append("")
             continue
         accuracy, behind = value
-        close = top[0] - accuracy[0] <= math.hypot(top[1], accuracy[1])
-        mark = "**" if accuracy[0] == top[0] else "*" if close else ""
+        mark = "**" if accuracy[0] == top[0] else "*" if _level(top, accuracy) else ""
         texts.append(f"{mark}{_shown(accuracy)}{mark}{behind}")
     return texts
 

@@ -110,7 +110,7 @@ def test_two_lines_for_a_cell_before_and_after_batch_statistics(network, values,
 
 
 def test_learnt_scores_are_trained_and_the_weights_are_not(network, values):
-    config = values(ROBUST, method="learnt_scores", sparsity="0.5", score_epochs="3", tune_epochs="0")
+    config = values(ROBUST, method="learnt_scores", sparsity="0.5", score_epochs="3", stage="one-shot")
     kernel = run.compressed(config, network)["params"]["Dense_0"]["kernel"]
     dense = np.asarray(network.variables["params"]["Dense_0"]["kernel"])
     np.testing.assert_array_equal(kernel.weight, dense)
@@ -165,7 +165,11 @@ def test_tables_mark_the_best_and_what_it_does_not_lead(tmp_path):
         line("a", "uniform", 0.4, statistics=KEPT),
     ]
     page = tables.markdown(records)
-    summary, before, grid, _ = page.split("\n## ")[1:]
+    winners, summary, before, grid, _ = page.split("\n## ")[1:]
+    told = (
+        "a with pooled (80.0 ±1.8), not told apart from b with uniform (79.0 ±1.8); ahead of b with pooled (70.0 ±2.0)."
+    )
+    assert f"* 50%, re-estimated statistics: {told}\n* 50%, trained statistics: a with uniform (40.0 ±2.1)." in winners
     assert "| a | **80.0 ±1.8** pooled |\n| b | *79.0 ±1.8* uniform |\n| random | 20.0 ±10.0 uniform |" in summary
     assert "| a | **40.0 ±2.1** uniform |" in before
     assert "| a | 50.0 ±2.2 | **80.0 ±1.8** |\n| b | *79.0 ±1.8* | 70.0 ±2.0 |\n| random | 20.0 ±10.0 |  |" in grid
