@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+import spartax as sx
 from spartax import train
 
 KEY = jax.random.key(0)
@@ -43,6 +44,18 @@ def test_a_batch_without_pairs_adds_nothing():
     logits = np.random.default_rng(1).normal(size=(3, 2))
     pairs, plain = train.class_weighted((1, 2), pairwise=1.0, important=(1,)), train.class_weighted((1, 2))
     assert value(pairs, logits, [1, 1, 1]) == value(plain, logits, [1, 1, 1])
+
+
+def test_under_attack_it_is_the_loss_of_the_attacked_images():
+    """For weights under learnt scores as for any others: what is attacked is the pruned network."""
+    leaf = sx.Scored(jnp.array([[1.0, -1.0], [0.5, 2.0]]), jnp.array([[3.0, 1.0], [2.0, 4.0]]), jnp.int32(2))
+    x, y = jnp.array([[1.0, 2.0], [0.5, -1.0], [2.0, 0.0]]), jnp.array([0, 1, 1])
+    apply = lambda x: x @ sx.dense(leaf)  # noqa: E731
+    attack = lambda key, logits_fn, x, y: x - 0.3 * jnp.sign(jax.grad(lambda x: logits_fn(x)[:, 1].sum())(x))  # noqa: E731
+    base = train.class_weighted((1, 3), pairwise=0.5, important=(1,))
+    found, _ = train.pgd_at(attack, base)(train.Network(apply, lambda x: (apply(x), {})), KEY, x, y)
+    moved = np.asarray(x) - 0.3 * np.array([0.0, 1.0])  # the mask leaves w[0, 0] and w[1, 1]
+    np.testing.assert_allclose(found, value(base, moved * [1.0, 2.0], y), rtol=1e-6)
 
 
 @pytest.mark.parametrize("weight", [1.0, 30.0])

@@ -1,6 +1,7 @@
 """Measurements of a network: accuracy, robustness, bytes, multiply-adds, time; and the record and report of them."""
 
 from spartax.measure.accuracy import accuracy, correct
+from spartax.measure.class_rates import ClassRates, class_rates
 from spartax.measure.latency import Latency, latency
 from spartax.measure.macs import Macs, macs
 from spartax.measure.page import page
@@ -12,6 +13,7 @@ from spartax.measure.size import Size, sizes, sparsity, summary
 from spartax.measure.table import table
 
 __all__ = [
+    "ClassRates",
     "Latency",
     "Macs",
     "Record",
@@ -19,6 +21,7 @@ __all__ = [
     "Size",
     "accuracy",
     "append",
+    "class_rates",
     "correct",
     "environment",
     "latency",

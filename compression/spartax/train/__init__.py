@@ -6,6 +6,7 @@ from spartax.train.accelat import Rate, accelat, accelat_step
 from spartax.train.averages import averaged, ema, swa
 from spartax.train.batch_stats import reestimate_batch_stats
 from spartax.train.checkpoints import Checkpoints, checkpoints
+from spartax.train.class_dependent import Round, class_dependent, class_weights
 from spartax.train.fit import NotFiniteError, fit
 from spartax.train.logs import Log, json_lines, tensorboard
 from spartax.train.lottery import Ticket, lottery
@@ -33,6 +34,7 @@ __all__ = [
     "Overfitting",
     "Rate",
     "Refresh",
+    "Round",
     "State",
     "Student",
     "Ticket",
@@ -43,6 +45,8 @@ __all__ = [
     "averaged",
     "begin",
     "checkpoints",
+    "class_dependent",
+    "class_weights",
     "ema",
     "ensemble",
     "fit",

@@ -1,7 +1,7 @@
 """Iterative pruning with rewinding: the lottery ticket procedure, around any training function."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -67,10 +67,17 @@ def lottery(
     start, state = transform.init(params, Evidence(layouts, key=prune_key, step=0))
     tickets = [Ticket(fit(start, train_key), {})]
     for number in range(rounds):
-        trained = tickets[-1].params
-        begun = {path: dense(w) for path, w in tree.pick(start, layouts).items()}
-        evidence = Evidence(layouts, jax.random.fold_in(prune_key, number), originals=begun, step=number)
-        pruned, state, info = transform.update(trained, state, evidence)
-        start = tree.merge(tree.split(start)[0], tree.split(pruned)[1]) if rewind == "weights" else pruned
+        given = Evidence(layouts, jax.random.fold_in(prune_key, number), step=number)
+        start, state, info = next_start(transform, state, start, tickets[-1].params, given, rewind)
         tickets.append(Ticket(fit(start, train_key), info))
     return tickets
+
+
+def next_start(
+    transform: Transform, state: Any, start: Params, trained: Params, given: Evidence, rewind: str
+) -> tuple[Params, Any, Info]:
+    """`(params, state, info)`: prune what was trained from `start`, and rewind what is left."""
+    begun = {path: dense(w) for path, w in tree.pick(start, given.layouts).items()}
+    pruned, state, info = transform.update(trained, state, given._replace(originals=begun))
+    rewound = tree.merge(tree.split(start)[0], tree.split(pruned)[1]) if rewind == "weights" else pruned
+    return rewound, state, info
