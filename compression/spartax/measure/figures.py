@@ -30,7 +30,7 @@ def fronts(points: Sequence[Point], path: str | os.PathLike, title: str = "") ->
         axes.step([s.cost for s in best], [s.worst for s in best], "k-", where="post", alpha=0.6, zorder=1)
         for point in (p for p in points if p.role == "dense" and p.row.worst is not None):
             axes.axhline(point.row.worst[0], color=GRAY, linewidth=0.8, zorder=1)
-        log_axis(axes, short if name == comparison.BYTES else "{:g}".format)
+        log_axis(axes, short if name == comparison.BYTES else "{:g}".format, (1.0, 2.0, 5.0))
         axes.set(xlabel=name, ylim=(0, 102))
         axes.grid(alpha=0.25)
     _finish(figure, panels, "accuracy (%)", path)

@@ -85,12 +85,12 @@ def _decorate(axes: Any, first: Record, title: str) -> None:
     )
 
 
-def log_axis(axes: Any, text: Callable[[float], str]) -> None:
-    """A logarithmic x axis with marks at 1, 2, 3 and 5 of every power of ten."""
+def log_axis(axes: Any, text: Callable[[float], str], marks: Sequence[float] = (1.0, 2.0, 3.0, 5.0)) -> None:
+    """A logarithmic x axis with these marks in every power of ten, in words."""
     from matplotlib import ticker
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1.0, 2.0, 3.0, 5.0)))
+    axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=marks))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: text(value)))
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
