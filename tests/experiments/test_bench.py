@@ -14,11 +14,11 @@ def test_benchmarks_are_found_by_file_name():
 
 def test_rows_are_printed_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        sys, "argv", ["bench", "lowrank", "qat", "threshold", "--quick", "--out", str(tmp_path / "rows.jsonl")]
+        sys, "argv", ["bench", "gptq", "lowrank", "qat", "threshold", "--quick", "--out", str(tmp_path / "rows.jsonl")]
     )
     assert bench.main() == 0
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [r["bench"] for r in rows] == ["lowrank"] * 3 + ["qat"] * 2 + ["threshold"]
+    assert [r["bench"] for r in rows] == ["gptq"] * 2 + ["lowrank"] * 3 + ["qat"] * 2 + ["threshold"]
     assert all(r["time"][0] > 0 and r["base"][0] > 0 for r in rows)
     assert "rank 32" in capsys.readouterr().out
 

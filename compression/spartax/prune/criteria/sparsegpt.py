@@ -74,9 +74,9 @@ def _counts(keep: int, lines: int, inputs: int, ends: Iterable[int]) -> np.ndarr
 
 
 def _factor(path: Path, moments: Array, damping: float) -> tuple[Array, Array]:
-    """U of the moments and which inputs are not dead; more damping where it takes that."""
+    """R of the moments and which inputs are not dead; more damping where it takes that."""
     checks.nonzero(f"sparsegpt: the input of {path}", [moments])
-    upper, alive = _inverse_factor(moments, damping)
+    upper, alive = _factored(moments, damping)
     while checks.is_concrete(upper) and not bool(jnp.all(jnp.isfinite(upper))):
         damping = max(10 * damping, 1e-4)
         warnings.warn(
@@ -84,11 +84,11 @@ def _factor(path: Path, moments: Array, damping: float) -> tuple[Array, Array]:
         )
         if damping > 1:
             raise ValueError(f"moments of {path} are not those of an input: even damping={damping} does not help.")
-        upper, alive = _inverse_factor(moments, damping)
+        upper, alive = _factored(moments, damping)
     return upper, alive
 
 
-_inverse_factor = jax.jit(error_feedback.inverse_factor)
+_factored = jax.jit(error_feedback.factor)
 
 
 def _wide(weight: Array, layout: Layout) -> Array:
@@ -97,7 +97,7 @@ def _wide(weight: Array, layout: Layout) -> Array:
 
 @jax.jit(static_argnums=3)
 def _costs(weight: Array, upper: Array, alive: Array, layout: Layout) -> Array:
-    inverse = jnp.sum(jnp.square(upper), axis=-2)  # the diagonal of U^T U
+    inverse = error_feedback.inverse_diagonal(upper)
     cost = jnp.square(_wide(weight, layout)) * jnp.where(alive, 1 / inverse, 0)[..., None, :]
     return rows.from_rows(cost, weight.shape, layout)
 

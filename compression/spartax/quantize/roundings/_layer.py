@@ -19,6 +19,8 @@ from spartax.quantize.codes import decode, encode
 from spartax.quantize.records import Grid, Part, Rounding, Scales
 from spartax.records import Array, Layout
 
+PIECES, LEAST = 8, 256  # at most so many pieces of a matrix, of at least so many columns
+
 
 class Problem(NamedTuple):
     """The matrices of a weight, each with a row for each output (`arrays.rows`).
@@ -45,7 +47,7 @@ class Problem(NamedTuple):
     def loss(self, codes: Array) -> Array:
         """`d H d^T` of every output, `[..., O]`; their sum is `tr(D H D^T)`."""
         change = self.values(codes) - self.matrix
-        return jnp.sum(change * times(change, self.moments), axis=-1)
+        return quadratic(change, self.moments)
 
 
 class Solution(NamedTuple):
@@ -68,6 +70,19 @@ Solve = Callable[[Problem, Any], Solution]  # (problem, options), both known whe
 def times(matrix: Array, moments: Array) -> Array:
     """`D H`, `[..., O, I]`."""
     return jnp.einsum("...oi,...ij->...oj", matrix, moments, precision=lax.Precision.HIGHEST)
+
+
+def quadratic(matrix: Array, moments: Array) -> Array:
+    """`d H d^T` of every row, `[..., O]`; pieces of the symmetric H that lie above the diagonal count twice."""
+    inputs, total = matrix.shape[-1], jnp.zeros(matrix.shape[:-1], matrix.dtype)
+    piece = max(-(-inputs // PIECES), LEAST)
+    for start in range(0, inputs, piece):
+        own, lines = matrix[..., start : start + piece], moments[..., start : start + piece]
+        met = times(own, lines[..., start : start + piece, :])
+        if start:
+            met = met + 2 * times(matrix[..., :start], lines[..., :start, :])
+        total = total + jnp.sum(own * met, axis=-1)
+    return total
 
 
 def by_layer(name: str, solve: Solve, options: Any) -> Rounding:

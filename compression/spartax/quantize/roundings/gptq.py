@@ -1,5 +1,6 @@
 """GPTQ: codes are chosen column by column, while the columns to come make up for the error."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from spartax.quantize.roundings._layer import Problem, Solution, by_layer
 from spartax.records import Array
 
 ORDERS = ("given", "activation")
+SPAN = 32  # columns between two products inside a block
 RUNGS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 1.0)
 
 
@@ -87,7 +89,7 @@ def _columns(problem: Problem, options: Options) -> tuple[Array, Array, Array]:
     fixed = jax.tree.map(lambda a: _lengthened(a, padded), (problem.scales, problem.kept))
 
     def choose(columns: Array, diagonal: Array, start: Array) -> tuple:
-        return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, block, axis=-1), fixed)
+        return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, columns.shape[-1], axis=-1), fixed)
 
     def settle(column: Array, chosen: tuple, number: Array) -> tuple[Array, Array]:
         own = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, number, -1, keepdims=False), chosen)
@@ -96,7 +98,7 @@ def _columns(problem: Problem, options: Options) -> tuple[Array, Array, Array]:
         return here.values(codes), codes
 
     matrix, upper = error_feedback.widened(problem.matrix, padded), error_feedback.bordered(upper, padded)
-    _, codes = error_feedback.replace_columns(matrix, upper, choose, settle, span=block, block=block)
+    _, codes = error_feedback.replace_columns(matrix, upper, choose, settle, span=math.gcd(block, SPAN), block=block)
     return codes[..., :inputs], failed, damping
 
 
@@ -106,13 +108,13 @@ def _lengthened(matrix: Array, inputs: int) -> Array:
 
 
 def _factor(moments: Array, rungs: tuple[float, ...]) -> tuple[Array, Array, Array]:
-    """U of every matrix at the first damping that lets it be factored, whether none did (U is the identity), which."""
+    """R of every matrix at the first damping that lets it be factored, whether none did (R is the identity), which."""
     levels = jnp.asarray(rungs, moments.dtype)
     bad = lambda upper: ~jnp.all(jnp.isfinite(upper), axis=(-2, -1))  # noqa: E731
 
     def climb(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         rung = jnp.minimum(carry[0] + bad(carry[1]), len(rungs) - 1)
-        return rung, error_feedback.inverse_factor(moments, levels[rung])[0]
+        return rung, error_feedback.factor(moments, levels[rung])[0]
 
     start = jnp.full(moments.shape[:-2], -1), jnp.full_like(moments, jnp.nan)
     go_on = lambda carry: jnp.any(bad(carry[1]) & (carry[0] < len(rungs) - 1))  # noqa: E731
