@@ -62,9 +62,10 @@ def compared(name: str, layers: list[Layer]) -> Row:
 
 
 def check(layer: Layer, own: Solved, codes: np.ndarray) -> None:
-    """GPTQ loses less than the nearest codes, and both implementations find the same."""
+    """GPTQ loses less than the nearest codes, and as little as in NumPy or less: outputs may keep the nearest."""
+    change = codes * np.asarray(layer.scale) - np.asarray(layer.weight)
     assert 0 < own.loss < 0.9 * own.nearest_loss
-    assert np.mean(np.asarray(own.codes) == codes) > 0.99
+    assert own.loss < 1.001 * np.sum(change * (change @ np.asarray(layer.moments)))
 
 
 def _bytes(memory: Any) -> int:
