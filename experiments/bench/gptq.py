@@ -76,12 +76,9 @@ def shapes(module) -> list[tuple[int, int]]:
     """Outputs and inputs of every layer; those of a convolution are its patches."""
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
-    found = []
-    for use in sx.inspect(models.eval_apply(module), variables, x).values():
-        if use.layout:
-            sides = ([use.shape[a] for a in axes] for axes in (use.layout.outputs, use.layout.inputs))
-            found.append(tuple(map(math.prod, sides)))
-    return found
+    count = lambda usage, axes: math.prod(usage.shape[a] for a in axes)  # noqa: E731
+    used = [u for u in sx.inspect(models.eval_apply(module), variables, x).values() if u.layout]
+    return [(count(u, u.layout.outputs), count(u, u.layout.inputs)) for u in used]
 
 
 def draw(seed: int, outputs: int, inputs: int) -> Layer:
