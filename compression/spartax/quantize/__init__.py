@@ -13,6 +13,7 @@ from spartax.quantize.adapt import adapt
 from spartax.quantize.awq import awq
 from spartax.quantize.double_rounding import double_rounding
 from spartax.quantize.equalize import equalize
+from spartax.quantize.hasb import hasb
 from spartax.quantize.lsq import lsq
 from spartax.quantize.mixed import mixed
 from spartax.quantize.pact import pact
@@ -35,6 +36,7 @@ __all__ = [
     "estimating_error",
     "gradient_stability",
     "grids",
+    "hasb",
     "lsq",
     "mixed",
     "observers",

@@ -3,6 +3,7 @@
 from spartax import catalog
 from spartax.train import losses
 from spartax.train.accelat import Rate, accelat, accelat_step
+from spartax.train.alrs import alrs
 from spartax.train.averages import averaged, ema, swa
 from spartax.train.batch_stats import reestimate_batch_stats
 from spartax.train.checkpoints import Checkpoints, checkpoints
@@ -19,6 +20,7 @@ from spartax.train.refresh import Method, Refresh, begin, make_refresh, restart_
 from spartax.train.robust_gap import robust_gap
 from spartax.train.step import State, init_state, make_step
 from spartax.train.sustainability import Activations, most_vulnerable, sustainability
+from spartax.train.switching import switching
 from spartax.train.validation import Best, Validation, validation
 from spartax.train.warm_up import warm_up
 
@@ -42,6 +44,7 @@ __all__ = [
     "Validation",
     "accelat",
     "accelat_step",
+    "alrs",
     "averaged",
     "begin",
     "checkpoints",
@@ -66,6 +69,7 @@ __all__ = [
     "robust_gap",
     "sustainability",
     "swa",
+    "switching",
     "tensorboard",
     "validation",
     "warm_up",
