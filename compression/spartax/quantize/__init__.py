@@ -7,6 +7,7 @@ in a range that an observer chooses; `equalize`, `smooth` and `awq` move factors
 """
 
 from spartax import catalog
+from spartax.program.switch import switch
 from spartax.quantize import bits, calibrations, grids, observers, roundings
 from spartax.quantize.activations import activations
 from spartax.quantize.adapt import adapt
@@ -22,7 +23,6 @@ from spartax.quantize.quantize import quantize
 from spartax.quantize.records import Grid
 from spartax.quantize.reste import estimating_error, gradient_stability, reste
 from spartax.quantize.smooth import smooth
-from spartax.quantize.switch import switch
 
 __all__ = [
     "Grid",

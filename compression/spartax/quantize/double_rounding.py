@@ -9,7 +9,7 @@ from spartax import checks, tree
 from spartax.arrays import FakeQuantized, SwitchedStep
 from spartax.arrays.learnt_step import first_step
 from spartax.kernels.double_rounding import STORED
-from spartax.quantize.switch import switch
+from spartax.program.switch import switch
 from spartax.quantize.training import fake_weights, found, mean_size, relative_error, shared_shape
 from spartax.records import Array, Evidence, Info, Layout, Params, Transform
 

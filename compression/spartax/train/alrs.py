@@ -57,7 +57,7 @@ def alrs(
     def init(params: Any) -> Alrs:
         return Alrs(jnp.zeros((), jnp.int32), inner.init(params))
 
-    def update(updates: Any, state: Alrs, params: Any = None) -> tuple[Any, Alrs]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Alrs]:
         full = rate(state.count // len(widths)) if callable(rate) else rate
         sizes = [jnp.minimum(jnp.max(jnp.abs(g)), 1.0) for g in jax.tree.leaves(updates)]
         left = jnp.maximum(full - jnp.mean(jnp.stack(sizes)), least * full)

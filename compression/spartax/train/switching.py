@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from spartax import checks, quantize
+from spartax import checks
+from spartax.program.switch import switch
 from spartax.records import Array, Path
 from spartax.train.step import State, Step
 
@@ -45,6 +46,6 @@ def switching(step: Step, widths: Sequence[Bits] | Draw = (8, 6, 4, 2)) -> Step:
 def _switched(state: State, bits: Bits) -> State:
     """Paths are those of the variables, as everywhere."""
     if state.others is None:
-        return state._replace(fixed=quantize.switch(state.fixed, bits))
-    fixed: dict[str, Any] = quantize.switch({"params": state.fixed}, bits)
+        return state._replace(fixed=switch(state.fixed, bits))
+    fixed: dict[str, Any] = switch({"params": state.fixed}, bits)
     return state._replace(fixed=fixed["params"])
