@@ -7,7 +7,10 @@ import jax
 import numpy as np
 
 from spartax import catalog, checks, knapsack
+from spartax.lowrank.ranks.byte_budget import affordable, one_each, spend
 from spartax.records import Evidence, Objective, Ranks, Weights
+
+LEAST = "the smallest ranks of shares take {:.4f} of the dense bytes"
 
 
 def sensitivity(ratio: float = 0.5, shares: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.45)) -> Ranks:
@@ -15,8 +18,10 @@ def sensitivity(ratio: float = 0.5, shares: Sequence[float] = (0.05, 0.1, 0.2, 0
 
     For each weight alone and each rank `r = share * min(m, n)` the distortion `mean (z - z_r)^2` of the logits on the
     calibration batches is measured with its truncated SVD in place; distortions add up to second order, so a dynamic
-    programme over bytes chooses one rank, or dense, for every weight. It is the allocation by rate and distortion of
-    "Efficient Joint Optimization of Layer-Adaptive Weight Pruning in Deep Neural Networks" (S020), for ranks.
+    programme over bytes chooses one of these ranks, or dense, for every weight. What it leaves of the budget then buys
+    single directions, those first that lower the distortion most per byte. It is the allocation by rate and
+    distortion of "Efficient Joint Optimization of Layer-Adaptive Weight Pruning in Deep Neural Networks" (S020), for
+    ranks.
 
     Args:
       ratio: share of the dense bytes of the selected weights, in [0, 1].
@@ -46,16 +51,20 @@ class _Measured(NamedTuple):
 
     def __call__(self, matrices: Weights, evidence: Evidence) -> dict[str, int]:
         objective, originals = catalog.need("objective", evidence), catalog.need("originals", evidence)
-        if any("#" in name for name in matrices):
-            raise ValueError("sensitivity measures one matrix a weight; use energy, fixed or vbmf here.")
+        one_each(matrices, "sensitivity")
         if any(isinstance(jax.tree.leaves(batch)[0], jax.ShapeDtypeStruct) for batch in objective.batches):
             raise ValueError("batches must hold values: sensitivity measures the output of the network on them.")
         options = {path: _options(matrix, self.shares) for path, matrix in matrices.items()}
         losses = {path: _losses(path, m, options[path], objective, originals) for path, m in matrices.items()}
         costs = {path: _bytes(m, options[path]) for path, m in matrices.items()}
-        budget = self.ratio * sum(cost[-1] for cost in costs.values())
+        dense = {path: cost[-1] for path, cost in costs.items()}
+        least = {path: min(cost) for path, cost in costs.items()}
+        budget = affordable(self.ratio, least, sum(dense.values()), LEAST) + sum(least.values())
         picked = knapsack.choose([losses[p] for p in matrices], [costs[p] for p in matrices], budget)
-        return {path: options[path][i] for path, i in zip(matrices, picked) if i < len(options[path])}
+        start = {path: options[path][i] for path, i in zip(matrices, picked) if i < len(options[path])}
+        gains = {path: _gains(m, options[path], losses[path]) for path, m in matrices.items()}
+        price = {path: dense[path] * sum(m.shape[-2:]) // (m.shape[-2] * m.shape[-1]) for path, m in matrices.items()}
+        return spend(gains, price, dense, self.ratio, start=start)
 
 
 def _options(matrix: np.ndarray, shares: Sequence[float]) -> list[int]:
@@ -65,10 +74,16 @@ def _options(matrix: np.ndarray, shares: Sequence[float]) -> list[int]:
     return [rank for rank in ranks if rank * (rows + columns) < rows * columns]
 
 
-def _bytes(matrix: np.ndarray, ranks: list[int]) -> list[float]:
+def _bytes(matrix: np.ndarray, ranks: list[int]) -> list[int]:
     rows, columns = matrix.shape[-2:]
     one = matrix.dtype.itemsize * matrix.size // (rows * columns)
-    return [float(one * rank * (rows + columns)) for rank in ranks] + [float(one * rows * columns)]
+    return [one * rank * (rows + columns) for rank in ranks] + [one * rows * columns]
+
+
+def _gains(matrix: np.ndarray, ranks: list[int], losses: list[float]) -> np.ndarray:
+    """By how much each direction lowers the distortion, which is linear between two ranks that were measured."""
+    full = min(matrix.shape[-2:])
+    return -np.diff(np.interp(np.arange(full + 1), [*ranks, full], losses))
 
 
 def _losses(path: str, matrix: np.ndarray, ranks: list[int], objective: Objective, originals: Weights) -> list[float]:

@@ -1,0 +1,26 @@
+"""`otherwise`: a second factorization for the weights that the first one does not split."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from spartax.records import Array, Factorization, Layout
+
+
+def otherwise(first: Factorization, second: Factorization) -> Factorization:
+    """The first factorization where it splits a weight, else the second.
+
+    `otherwise(lowrank.tucker(), lowrank.svd())` splits convolution kernels with a window by Tucker-2, and 1 x 1 kernels
+    and Dense layers by their SVD.
+    """
+
+    def of(weight: Array, layout: Layout) -> Factorization:
+        return first if first.unfold(weight, layout) else second
+
+    def unfold(weight: Array, layout: Layout) -> dict[str, Array]:
+        return of(weight, layout).unfold(weight, layout)
+
+    def build(weight: Array, layout: Layout, ranks: dict[str, int], statistics: Mapping[str, Array]) -> Any:
+        own = of(weight, layout)
+        return own.build(weight, layout, ranks, {need: statistics[need] for need in own.needs})
+
+    return Factorization(first.needs | second.needs, unfold, build)
