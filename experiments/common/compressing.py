@@ -10,7 +10,7 @@ from experiments.common import measuring
 from experiments.common.subject import Subject, first, tuned
 from spartax import attacks, data, train
 from spartax.arrays import dense
-from spartax.records import Params, Transform
+from spartax.records import Params, Rule, Transform
 
 
 def batches(config: ConfigDict, subject: Subject) -> list[tuple[Any, Any]]:
@@ -20,11 +20,11 @@ def batches(config: ConfigDict, subject: Subject) -> list[tuple[Any, Any]]:
     return [(x, y) for x, y, _ in data.batches(images, min(measuring.BATCH, len(images.y)), drop_last=True)]
 
 
-def compressed(config: ConfigDict, subject: Subject, *transforms: Transform) -> Params:
-    """The weights after these transforms, with nothing done about the rest of the network."""
+def compressed(config: ConfigDict, subject: Subject, *transforms: Transform, rule: Rule | None = None) -> Params:
+    """The weights after these transforms (those that `rule` takes), with nothing done about the rest of the network."""
     given = {"batches": batches(config, subject), "loss": attacks.losses.cross_entropy}
     key = jax.random.key(config.seed)
-    return sx.compress(subject.apply_fn, subject.variables, *transforms, key=key, **given).params
+    return sx.compress(subject.apply_fn, subject.variables, *transforms, key=key, rule=rule, **given).params
 
 
 def refreshed(config: ConfigDict, subject: Subject, params: Params) -> Params:

@@ -77,7 +77,7 @@ def adversarially_trained(
     transform: Transform | None = None,
     progress: bool = True,
 ) -> Params:
-    """PGD adversarial training with Adam and a cosine decay; compressed leaves keep their masks.
+    """PGD adversarial training with Adam and a cosine decay, without attacks at `eps` 0; compressed leaves keep masks.
 
     Args:
       apply_fn: `(variables, x) -> logits`.
@@ -95,13 +95,14 @@ def adversarially_trained(
     size = min(BATCH, len(images.y))
     steps = steps_of(images, epochs)
     tx = optax.adam(optax.schedules.cosine_decay_schedule(rate, steps))
-    loss, method, refresh = train.pgd_at(attacks.pgd(eps, steps=ATTACK_STEPS)), None, None
+    loss = train.pgd_at(attacks.pgd(eps, steps=ATTACK_STEPS)) if eps else train.clean()
+    method, refresh = None, None
     if transform is not None:
         variables, method = train.begin(transform, apply_fn, variables, images.x[:size], jax.random.key(seed))
         refresh = train.make_refresh(transform, loss, tx, apply_fn, train_apply)
     step = train.make_step(loss, tx, apply_fn, train_apply)
     batches = data.batches(images, size, jax.random.key(seed, impl="rbg"), epochs=epochs, drop_last=True)
-    state, name = train.init_state(variables, tx, keep, method), f"adversarial training, linf eps {eps:.3g}"
+    state, name = train.init_state(variables, tx, keep, method), f"training, linf eps {eps:.3g}"
     options = {"total": steps, "name": name, "progress": progress}
     state, _ = train.fit(step, state, batches, jax.random.key(seed), refresh=refresh, **options)
     return state.variables
@@ -163,7 +164,7 @@ def tuned(
     transform: Transform | None = None,
     keep: Callable[[str, Any], bool] | None = None,
 ) -> Params:
-    """A compressed network after adversarial fine-tuning; its tree keeps its structure, but for `transform`."""
+    """A compressed network after fine-tuning, as `adversarially_trained`; only `transform` changes the tree."""
     assert subject.train is not None
     forward = None if subject.train_apply is None else sx.compressed(subject.train_apply)
     apply = sx.compressed(subject.apply_fn)

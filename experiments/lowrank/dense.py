@@ -1,0 +1,24 @@
+"""Question: how accurate is the network before it is factorized, clean and under attack?
+
+Command: python -m experiments.run --config=experiments/lowrank/dense.py
+Expected: the numbers that the network was published with, within the interval of the images taken.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.lowrank import options
+
+judges = options.judges
+
+
+def get_config() -> ConfigDict:
+    return options.base(method="dense", role="dense")
+
+
+def label(config: ConfigDict) -> str:
+    return config.method
+
+
+def build(config: ConfigDict) -> tuple:
+    del config
+    return ()
