@@ -188,11 +188,16 @@ class Factorization(NamedTuple):
       unfold: `(weight, layout) -> {name: matrix [*stack, m, n]}`, the matrices whose ranks are chosen: one, with the
         name "", for most factorizations; none where the weight is not of the kind that this one splits.
       build: `(weight, layout, {name: rank}, {need: array}) -> leaf`.
+      nested: whether the factors of a rank begin with those of every smaller one, as those of an SVD do.
+      span: `{need: array} -> [*stack]`, how many directions the evidence tells apart; more are refused. None where
+        any number is.
     """
 
     needs: frozenset[str]
     unfold: Callable[[Array, Layout], dict[str, Array]]
     build: Callable[[Array, Layout, dict[str, int], Mapping[str, Array]], Any]
+    nested: bool = False
+    span: Callable[[Mapping[str, Array]], Array] | None = None
 
 
 class Ranks(Protocol):

@@ -25,7 +25,7 @@ def full(parts):
 
 
 def built(made, path, ranks):
-    return fitting.build(made, path, WEIGHTS[path], ranks, GIVEN)
+    return fitting.build(made, WEIGHTS, {path: ranks}, GIVEN)[path]
 
 
 def error(made, path, ranks):
@@ -55,7 +55,7 @@ def test_what_it_needs_is_named(factorization):
     path = next(iter(parts))
     for need in made.needs:
         with pytest.raises(ValueError, match=f"{need} is needed"):
-            fitting.build(made, path, WEIGHTS[path], dict.fromkeys(parts[path], 2), GIVEN._replace(**{need: None}))
+            fitting.build(made, WEIGHTS, {path: dict.fromkeys(parts[path], 2)}, GIVEN._replace(**{need: None}))
 
 
 def test_the_side_that_is_stored_first_does_not_matter(factorization):
@@ -65,6 +65,7 @@ def test_the_side_that_is_stored_first_does_not_matter(factorization):
         pytest.skip("splits convolution kernels only")
     weight = WEIGHTS["outputs_first"]
     other = GIVEN._replace(layouts={"outputs_first": plugs.LAYOUTS["dense"]})
-    ours = fitting.build(made, "outputs_first", weight, {"": 4}, GIVEN)
-    turned = fitting.build(made, "outputs_first", jnp.asarray(weight.T), {"": 4}, other)
+    ranks = {"outputs_first": {"": 4}}
+    ours = fitting.build(made, {"outputs_first": weight}, ranks, GIVEN)["outputs_first"]
+    turned = fitting.build(made, {"outputs_first": jnp.asarray(weight.T)}, ranks, other)["outputs_first"]
     np.testing.assert_allclose(plugs.dense(ours), plugs.dense(turned).T, atol=2e-3)

@@ -4,6 +4,7 @@ import pytest
 
 import spartax as sx
 from spartax import lowrank, prune, quantize
+from spartax.lowrank import fitting
 from spartax.records import Evidence, Layout
 from tests import plugs
 
@@ -67,16 +68,28 @@ def test_a_weight_that_would_grow_stays_dense_and_says_so():
 
 
 def test_a_weight_that_is_no_matrix_in_memory_stays_dense():
-    given = Evidence({"w": Layout((0, 2), (1,))})
-    params, info = plugs.run(lowrank.factorize(lowrank.svd(), lowrank.fixed(1)), {"w": jnp.ones((9, 9, 9))}, given)
-    assert isinstance(params["w"], jnp.ndarray)
+    weights = {"w": jnp.ones((9, 9, 9)), "dense": jnp.ones((24, 20))}
+    given = Evidence({"w": Layout((0, 2), (1,)), "dense": Layout((0,), (1,))})
+    params, info = plugs.run(lowrank.factorize(lowrank.svd(), lowrank.fixed(1)), weights, given)
+    assert params["w"] is weights["w"]
     assert "no matrix" in info["w"]["skipped"]
 
 
-def test_rank_above_the_matrix_is_an_error():
-    transform = lowrank.factorize(lowrank.svd(), lowrank.fixed(21))
-    with pytest.raises(ValueError, match="dense: rank must be from 1 to 20 for a 24 x 20 matrix; got 21"):
-        transform.init(WEIGHTS, GIVEN)
+def test_weights_of_one_shape_are_one_program_whatever_their_ranks(monkeypatch):
+    rng = np.random.default_rng(0)
+    weights = {str(i): jnp.asarray(rng.normal(size=(14, 10)), jnp.float32) for i in range(5)}
+    given = Evidence({path: Layout((0,), (1,)) for path in weights})
+    ranks = {path: 1 + i % 4 for i, path in enumerate(weights)}
+    before = fitting._build._cache_size()
+    params, _ = plugs.run(lowrank.factorize(lowrank.svd(), lambda matrices, evidence: ranks), weights, given)
+    assert fitting._build._cache_size() == before + 1
+    assert {path: leaf.rank for path, leaf in params.items()} == ranks
+    for path, leaf in params.items():
+        np.testing.assert_allclose(plugs.dense(leaf), best(weights[path], ranks[path]), atol=1e-4)
+    monkeypatch.setattr(fitting, "TOGETHER", 2 * 140)  # what is decomposed at a time is bounded: two, two, one
+    parts, _ = plugs.run(lowrank.factorize(lowrank.svd(), lambda matrices, evidence: ranks), weights, given)
+    for path, leaf in parts.items():
+        np.testing.assert_allclose(plugs.dense(leaf), plugs.dense(params[path]), atol=1e-4)
 
 
 def test_under_a_mask_and_not_under_codes():

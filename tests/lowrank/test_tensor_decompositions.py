@@ -76,13 +76,15 @@ def test_block_diagonal_and_low_rank_together_beat_each_alone():
 
 def test_what_does_not_fit_stays_dense_and_info_says_so():
     weights = {"point": jnp.ones((1, 1, 8, 6)), "dense": jnp.ones((8, 6)), "grouped": jnp.ones((3, 3, 4, 6))}
-    layouts = {"point": HWIO, "dense": Layout((0,), (1,)), "grouped": Layout((0, 1, 2), (3,), (), 2)}
+    layouts = {"point": HWIO, "dense": Layout((0,), (1,)), "grouped": Layout((0, 1, 2), (3,), (), 2), "kernel": HWIO}
     transform = lowrank.factorize(lowrank.tucker(), lowrank.fixed(2))
-    params, state = transform.init(weights, Evidence(layouts))
+    params, state = transform.init({**weights, "kernel": jnp.asarray(KERNEL)}, Evidence(layouts))
     info = transform.update(params, state, Evidence(layouts))[2]
+    assert isinstance(params["kernel"], sx.Tucker)
     for path, weight in weights.items():
         assert params[path] is weight
-        assert "not a kind of weight" in info[path]["skipped"]
+        expected = "a convolution of 2 groups" if path == "grouped" else "not a kind of weight"
+        assert expected in info[path]["skipped"]
 
 
 def test_golden_rank_and_noise_of_vbmf():

@@ -37,7 +37,7 @@ def compensate(factorization: Factorization, ranks: Ranks, then: Transform | Non
         return tree.replace(params, corrected({p: weights[p] for p in chosen}, rest, chosen, evidence)), chosen
 
     def corrected(weights: Weights, rest: Weights, chosen: fitting.Chosen, evidence: Evidence) -> Weights:
-        low = {path: fitting.build(factorization, path, rest[path], r, evidence) for path, r in chosen.items()}
+        low = fitting.build(factorization, rest, chosen, evidence)
         if then is not None and low:
             own = evidence._replace(layouts={path: evidence.layouts[path] for path in low})
             low, state = then.init(low, own)

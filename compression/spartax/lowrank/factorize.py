@@ -13,24 +13,26 @@ def factorize(factorization: Factorization, ranks: Ranks) -> Transform:
 
     Matrices have the contracted axes as rows when they come first (`[I, O]`, `[H, W, I, O]`), the output axes when
     those do (`[O, I, H, W]`); every layer of a stack is factorized on its own, at one rank. A weight whose factors
-    would take at least its own bytes stays dense, and `info` says so. A `Masked` weight becomes factors under the same
-    mask. `init` does all the work, as the ranks are shapes; from then on the factors are free to be trained, and
-    `update` only reports.
+    would take at least its own bytes stays dense, and `info` says so, as does one of a kind that the factorization does
+    not split. A `Masked` weight becomes factors under the same mask. Weights of one shape are factorized together, in
+    one program. `init` does all the work, as the ranks are shapes; from then on the factors are free to be trained,
+    and `update` only reports.
 
     Args:
       factorization: how a weight is split, such as `lowrank.svd()`.
       ranks: how many directions each weight keeps, such as `lowrank.fixed(16)`.
 
     Raises:
-      ValueError: at use, a rank above the smaller side of a matrix, a weight quantized or factorized already, or
-        statistics that the factorization needs and nobody gave.
+      ValueError: at use, a rank above the smaller side of a matrix or above the directions that the calibration data
+        tell apart, a weight quantized or factorized already, none of a kind that the factorization splits, or
+        statistics that it needs and that nobody gave, that are not finite, or zero everywhere.
     """
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, fitting.Chosen]:
         weights = tree.pick(params, evidence.layouts)
         arrays = {path: _values(path, w) for path, w in weights.items()}
         chosen = fitting.choose(factorization, ranks, arrays, evidence)
-        leaves = {p: fitting.build(factorization, p, arrays[p], r, evidence) for p, r in chosen.items()}
+        leaves = fitting.build(factorization, arrays, chosen, evidence)
         new = {p: Masked(leaf, weights[p].mask) if is_leaf(weights[p]) else leaf for p, leaf in leaves.items()}
         return tree.replace(params, new), chosen
 

@@ -1,5 +1,7 @@
 """What `factorize` and `compensate` share: ranks for all weights, then factors where they are smaller."""
 
+import math
+import operator
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spartax import catalog
+from spartax import catalog, checks
 from spartax.arrays import dense, nbytes
-from spartax.lowrank.matrices import split_axes
+from spartax.lowrank.matrices import shortened, split_axes
 from spartax.records import Array, Evidence, Factorization, Layout, Path, Ranks
 
 GROWS = "factors would take at least as many bytes as the dense weight, or the rank rule left it out"
 NO_MATRIX = "its contracted axes are neither the first nor the last ones, so it is no matrix"
 OTHER_KIND = "not a kind of weight that this factorization splits"
+
+TOGETHER = 2**26  # entries of weights factorized at a time; what decomposes them takes a few times their memory
+SIZES = ("moments", "magnitudes")  # statistics that are zero only where nothing was seen
 
 Chosen = dict[Path, dict[str, int]]  # for each weight, the rank of each of its unfoldings
 
@@ -24,9 +29,13 @@ def choose(factorization: Factorization, ranks: Ranks, weights: Mapping[Path, Ar
     """The ranks of every weight that is worth factorizing: its factors take fewer bytes than it does.
 
     Raises:
-      ValueError: a rank that is no positive integer, or above the smaller side of its matrix.
+      ValueError: no weight of a kind that is split; a rank that is no positive integer, above the smaller side of its
+        matrix, or above what the evidence tells apart; statistics that are not finite, or zero everywhere.
     """
     unfolded = {path: factorization.unfold(w, evidence.layouts[path]) for path, w in weights.items()}
+    if unfolded and not any(unfolded.values()):
+        each = "; ".join(f"{p}: {_why_not(w, evidence.layouts[p])}" for p, w in weights.items())
+        raise ValueError(f"no weight can be factorized. {each}.")
     matrices = {_name(path, part): m for path, parts in unfolded.items() for part, m in parts.items()}
     found = ranks(matrices, evidence) if matrices else {}
     for name, rank in found.items():
@@ -36,7 +45,10 @@ def choose(factorization: Factorization, ranks: Ranks, weights: Mapping[Path, Ar
             raise ValueError(f"{name}: rank must be from 1 to {most} for a {rows} x {columns} matrix; got {rank}.")
     complete = {p: parts for p, parts in unfolded.items() if parts and all(_name(p, part) in found for part in parts)}
     chosen = {path: {part: found[_name(path, part)] for part in parts} for path, parts in complete.items()}
-    return {path: r for path, r in chosen.items() if _smaller(factorization, path, weights[path], r, evidence)}
+    chosen = {path: r for path, r in chosen.items() if _smaller(factorization, path, weights[path], r, evidence)}
+    for path, own in chosen.items():
+        _sound(factorization, path, own, statistics(factorization, path, evidence))
+    return chosen
 
 
 def needs(factorization: Factorization, ranks: Ranks) -> frozenset[str]:
@@ -64,16 +76,59 @@ def statistics(factorization: Factorization, path: Path, evidence: Evidence) -> 
     return {**{need: values[path] for need, values in given.items()}, **keyed}
 
 
-def build(factorization: Factorization, path: Path, weight: Array, ranks: dict[str, int], evidence: Evidence) -> Any:
-    """The factors of one weight, compiled for each shape."""
-    return _build(
-        factorization, evidence.layouts[path], tuple(ranks.items()), weight, statistics(factorization, path, evidence)
-    )
+def _sound(factorization: Factorization, path: Path, ranks: dict[str, int], given: dict[str, Array]) -> None:
+    """Refuse statistics that say nothing, or too little for these ranks."""
+    for need, value in given.items():
+        if need != "key":
+            checks.finite(f"{path}: the {need} of its inputs", value)
+        if need in SIZES:
+            checks.nonzero(f"{path}: the {need} of its inputs", [value])
+    if factorization.span is None or not all(checks.is_concrete(value) for value in given.values()):
+        return
+    known, rank = int(jnp.min(factorization.span(given))), max(ranks.values())
+    if rank > known:
+        raise ValueError(
+            f"{path}: rank {rank} is above the {known} directions that its calibration inputs span; give more batches, "
+            "a smaller rank, or a factorization with damping."
+        )
+
+
+def build(
+    factorization: Factorization, weights: Mapping[Path, Array], chosen: Chosen, evidence: Evidence
+) -> dict[Path, Any]:
+    """The factors of all chosen weights; those of one shape and layout (unless nested, of one rank) in one program."""
+    alike: dict[Any, list[Path]] = {}
+    for path, ranks in chosen.items():
+        own = None if factorization.nested else tuple(ranks.items())
+        kind = (evidence.layouts[path], weights[path].shape, weights[path].dtype, own)
+        alike.setdefault(kind, []).append(path)
+    made: dict[Path, Any] = {}
+    for paths in alike.values():
+        count = max(1, TOGETHER // math.prod(weights[paths[0]].shape))
+        for part in (paths[i : i + count] for i in range(0, len(paths), count)):
+            layout, most = (
+                evidence.layouts[part[0]],
+                max((chosen[path] for path in part), key=lambda r: max(r.values())),
+            )
+            given = [statistics(factorization, path, evidence) for path in part]
+            leaves = _build(factorization, layout, tuple(most.items()), [weights[path] for path in part], given)
+            made |= {path: _cut(leaf, chosen[path], most) for path, leaf in zip(part, leaves)}
+    return {path: made[path] for path in chosen}
 
 
 @jax.jit(static_argnums=(0, 1, 2))
-def _build(factorization: Factorization, layout: Layout, ranks: tuple, weight: Array, given: dict[str, Array]) -> Any:
-    return factorization.build(weight, layout, dict(ranks), given)
+def _build(
+    factorization: Factorization, layout: Layout, ranks: tuple, weights: list[Array], given: list[dict[str, Array]]
+) -> list[Any]:
+    one = lambda weight, statistics: factorization.build(weight, layout, dict(ranks), statistics)  # noqa: E731
+    if len(weights) == 1:
+        return [one(weights[0], given[0])]
+    leaves = jax.vmap(one)(jnp.stack(weights), jax.tree.map(lambda *values: jnp.stack(values), *given))
+    return [jax.tree.map(operator.itemgetter(i), leaves) for i in range(len(weights))]
+
+
+def _cut(leaf: Any, ranks: dict[str, int], built: dict[str, int]) -> Any:
+    return leaf if ranks == built else shortened(leaf, ranks[""])
 
 
 def report(method: str, ranks: dict[str, int], weight: Any, before: Array | None) -> dict[str, Any]:
@@ -92,6 +147,11 @@ def _relative_error(weight: Any, before: Array) -> Array:
 
 def skipped(method: str, factorization: Factorization, weight: Array, layout: Layout) -> dict[str, Any]:
     """Why a weight got no factors."""
-    if factorization.unfold(weight, layout):
-        return {"method": method, "skipped": GROWS}
-    return {"method": method, "skipped": OTHER_KIND if split_axes(weight.shape, layout) else NO_MATRIX}
+    why = GROWS if factorization.unfold(weight, layout) else _why_not(weight, layout)
+    return {"method": method, "skipped": why}
+
+
+def _why_not(weight: Array, layout: Layout) -> str:
+    if layout.groups > 1:
+        return f"a convolution of {layout.groups} groups, which this factorization does not split"
+    return OTHER_KIND if split_axes(weight.shape, layout) else NO_MATRIX

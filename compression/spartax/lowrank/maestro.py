@@ -15,6 +15,7 @@ from spartax import checks, tree
 from spartax.arrays import LowRank, dense, nbytes
 from spartax.lowrank import fitting
 from spartax.lowrank.factorizations.svd import svd
+from spartax.lowrank.matrices import shortened
 from spartax.records import ApplyFn, Array, Evidence, Info, Params, Path, Transform
 
 
@@ -23,10 +24,8 @@ def decomposed() -> Transform:
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, tuple]:
         weights = {p: w for p, w in tree.pick(params, evidence.layouts).items() if svd().unfold(w, evidence.layouts[p])}
-        ranks = {p: min(svd().unfold(w, evidence.layouts[p])[""].shape[-2:]) for p, w in weights.items()}
-        return tree.replace(
-            params, {p: fitting.build(svd(), p, w, {"": ranks[p]}, evidence) for p, w in weights.items()}
-        ), ()
+        ranks = {p: {"": min(svd().unfold(w, evidence.layouts[p])[""].shape[-2:])} for p, w in weights.items()}
+        return tree.replace(params, fitting.build(svd(), weights, ranks, evidence)), ()
 
     def update(params: Params, state: tuple, evidence: Evidence) -> tuple[Params, tuple, Info]:
         found = factored(tree.pick(params, evidence.layouts))
@@ -111,5 +110,5 @@ def shrink(params: Params, threshold: float = 1e-5) -> Params:
 def _shorter(leaf: LowRank, threshold: float) -> LowRank | Array:
     rows, columns = suffix_norms(leaf)
     count = max(1, int(jnp.sum(rows * columns >= threshold)))
-    short = LowRank(leaf.left[..., :count], jax.lax.slice_in_dim(leaf.right, 0, count, axis=leaf.stack), leaf.columns)
+    short = shortened(leaf, count)
     return short if nbytes(short) < leaf.dtype.itemsize * math.prod(leaf.shape) else dense(leaf)

@@ -46,12 +46,20 @@ def to_matrix(weight: Array, layout: Layout) -> Array | None:
     return None if axes is None else weight.reshape(*axes.stack, math.prod(axes.rows), math.prod(axes.columns))
 
 
-def by_matrix(split: Splitting, needs: frozenset[str] = frozenset()) -> Factorization:
+def by_matrix(
+    split: Splitting,
+    needs: frozenset[str] = frozenset(),
+    *,
+    nested: bool = True,
+    span: Callable[[Mapping[str, Array]], Array] | None = None,
+) -> Factorization:
     """A factorization of the weight as one matrix, every layer of a stack on its own.
 
     Args:
       split: given the matrix with the inputs as rows, whatever the weight stores first.
       needs: statistics that `split` reads; those over inputs arrive in the order of the rows.
+      nested: as in `Factorization`.
+      span: as in `Factorization`.
     """
 
     def unfold(weight: Array, layout: Layout) -> dict[str, Array]:
@@ -73,7 +81,7 @@ def by_matrix(split: Splitting, needs: frozenset[str] = frozenset()) -> Factoriz
         right = right.reshape(*axes.stack, ranks[""], *axes.columns).astype(weight.dtype)
         return LowRank(left, right, len(axes.columns))
 
-    return Factorization(needs, unfold, build)
+    return Factorization(needs, unfold, build, nested, span)
 
 
 def _turned(split: Splitting, rank: int) -> Callable[[Array, Mapping[str, Array]], tuple[Array, Array]]:
@@ -118,6 +126,12 @@ def truncated(matrix: Array, rank: int) -> tuple[Array, Array]:
     u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
     root = jnp.sqrt(s[:rank])
     return u[:, :rank] * root, root[:, None] * vt[:rank]
+
+
+def shortened(leaf: LowRank, rank: int) -> LowRank:
+    """The leaf with its first `rank` directions alone."""
+    right = jax.lax.slice_in_dim(leaf.right, 0, rank, axis=leaf.stack)
+    return LowRank(leaf.left[..., :rank], right, leaf.columns)
 
 
 def found(weight: Any, kind: Callable[[Any], bool]) -> Any:

@@ -109,8 +109,8 @@ def _mean(path: Path, need: str, sums: dict[str, Array]) -> Array:
     rows = sums["examples" if need == "signals" else "rows"]
     if checks.is_concrete(rows) and not bool(jnp.all(rows > 0)):
         raise ValueError(
-            f"{path}: no row was seen, because it is contracted inside custom_vjp or shard_map, "
-            "or in a branch that these batches do not take."
+            f"{path}: no row was seen, because the batches hold no example, it is contracted inside custom_vjp or "
+            "shard_map, or in a branch that these batches do not take."
         )
     if need == "histograms":
         return sums[need]

@@ -40,4 +40,4 @@ def randomized_svd(oversample: int = 8, power: int = 2) -> Factorization:
         left, right = truncated(dot(basis.T, matrix), rank)
         return dot(basis, left), right
 
-    return by_matrix(split, frozenset({"key"}))
+    return by_matrix(split, frozenset({"key"}), nested=False)

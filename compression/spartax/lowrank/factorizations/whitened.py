@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -24,7 +25,8 @@ def whitened(damping: float = 0.0) -> Factorization:
         where calibration data are few.
 
     Raises:
-      ValueError: `damping` outside [0, 1].
+      ValueError: `damping` outside [0, 1]; at use, without damping, a rank above the number of directions that the
+        calibration inputs span.
     """
     checks.in_range("damping", damping, 0.0, 1.0)
 
@@ -37,4 +39,12 @@ def whitened(damping: float = 0.0) -> Factorization:
         left, right = truncated(root[:, None] * dot(vectors.T, matrix), rank)
         return dot(vectors, left / root[:, None]), right
 
-    return by_matrix(split, frozenset({"moments"}))
+    return by_matrix(split, frozenset({"moments"}), span=None if damping else _span)
+
+
+@jax.jit
+def _span(statistics: Mapping[str, Array]) -> Array:
+    """How many eigenvalues of the moments stand above the rounding of their largest."""
+    values = jnp.linalg.eigvalsh(wide(statistics["moments"]))
+    noise = values.shape[-1] ** 0.5 * jnp.finfo(values.dtype).eps
+    return jnp.sum(values > noise * values[..., -1:], axis=-1)
