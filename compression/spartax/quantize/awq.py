@@ -25,7 +25,7 @@ def awq(grid: Grid, calibration: Calibration | None = None) -> Transform:
     For r = 0, 1/20, ..., 19/20 the readers of a channel are rounded to `Q(W s) / s = W + D`; the r with the least
     `sum tr(D^T E[x x^T] D)`, the mean squared error of their outputs, is folded. r = 0 is plain rounding, so this loss
     never gets worse; all ratios are tried, since it has many minima. AWQ: activation-aware weight quantization, Lin et
-    al., arXiv 2306.00978, without its search for clipping (`quantize.mse()` cuts ranges).
+    al., arXiv 2306.00978; its clipping is `quantize.output_error()`.
 
     The pairs are those that `program.scalings` proves: the float network stays the same up to rounding, and `info` says
     for every other weight why its inputs are not scaled. Put it in front of `quantize.quantize` with the same grid.

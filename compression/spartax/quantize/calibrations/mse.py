@@ -1,6 +1,7 @@
 """MSE: the range of a block, cut where its whole error is least."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +48,16 @@ def cut(
     """The scales of the best shares of the ranges of all blocks."""
     low, high = block_range(weight, kept, grid, shape)
 
+    errors = lambda scales: block_errors(weight, scales, grid, kept, power)  # noqa: E731
+    return best_cut(low, high, grid, shares, 100, errors)
+
+
+def best_cut(low: Array, high: Array, grid: Grid, shares: int, parts: int, errors: Callable[[Scales], Array]) -> Scales:
+    """The scales of the shares `1 - i / parts` of all ranges, `i < shares`, with the least errors of their blocks."""
+
     def look(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
-        share = (1 - i / 100).astype(low.dtype)
-        error = block_errors(weight, from_range(share * low, share * high, grid), grid, kept, power)
+        share = (1 - i / parts).astype(low.dtype)
+        error = errors(from_range(share * low, share * high, grid))
         return jnp.where(error < best[0], error, best[0]), jnp.where(error < best[0], share, best[1])
 
     first = jnp.full(low.shape, jnp.inf, low.dtype), jnp.ones_like(low)

@@ -100,7 +100,7 @@ def by_layer(name: str, solve: Solve, options: Any) -> Rounding:
     """
 
     def report(weight: Array, scales: Scales, grid: Grid, part: Part) -> tuple[Array, dict[str, Array]]:
-        moments = _moments(name, weight, part)
+        moments = moments_of(name, weight, part)
         found, notes = _solved(weight, scales, part.kept, moments, solve, options, grid, part.layout)
         if checks.is_concrete(notes["fallbacks"]) and notes["fallbacks"]:
             of = max(1, math.prod(moments.shape[:-2]))
@@ -117,7 +117,7 @@ def by_layer(name: str, solve: Solve, options: Any) -> Rounding:
     return Rounding(frozenset({"moments"}), codes, report=report)
 
 
-def _moments(name: str, weight: Array, part: Part) -> Array:
+def moments_of(name: str, weight: Array, part: Part) -> Array:
     """The moments of the inputs of a weight, of the right shape and not zero."""
     if not part.alone:
         raise ValueError(
