@@ -9,7 +9,7 @@ import pytest
 from jax.tree_util import Partial
 
 import spartax as sx
-from spartax import attacks, lowrank, prune, sharding
+from spartax import attacks, lowrank, prune, quantize, sharding
 from tests.sharded import APPLY, examples, placed, trained
 
 LOSS = optax.softmax_cross_entropy_with_integer_labels
@@ -70,6 +70,18 @@ def test_factors_are_the_same(factorization):
     assert isinstance(one["first"], sx.LowRank)
     np.testing.assert_allclose(sx.dense(one["first"]), sx.dense(eight["first"]), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(APPLY(one, x), APPLY(eight, x), rtol=1e-5, atol=1e-5)
+
+
+def test_gptq_finds_the_same_codes():
+    """Moments summed over the devices, and rows of a split weight; a code may be its neighbor where a sum is a half."""
+    transform = quantize.quantize(quantize.integer(3), rounding=quantize.gptq(block=8))
+    one, eight = (compressed(transform, many) for many in (False, True))
+    nearest = compressed(quantize.quantize(quantize.integer(3)), False)
+    for path in ("first", "second"):
+        codes, split, near = (np.asarray(sx.dense(given[path].codes)) for given in (one, eight, nearest))
+        assert np.mean(codes == split) > 0.99
+        assert np.mean(codes == near) < 0.95
+        np.testing.assert_allclose(one[path].scale, eight[path].scale, rtol=1e-6)
 
 
 def on_images(params, x):

@@ -77,8 +77,9 @@ def shapes(module) -> list[tuple[int, int]]:
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
     count = lambda usage, axes: math.prod(usage.shape[a] for a in axes)  # noqa: E731
-    used = [u for u in sx.inspect(models.eval_apply(module), variables, x).values() if u.layout]
-    return [(count(u, u.layout.outputs), count(u, u.layout.inputs)) for u in used]
+    usages = sx.inspect(models.eval_apply(module), variables, x).values()
+    layouts = [(u, u.layout) for u in usages if u.layout is not None]
+    return [(count(u, layout.outputs), count(u, layout.inputs)) for u, layout in layouts]
 
 
 def draw(seed: int, outputs: int, inputs: int) -> Layer:

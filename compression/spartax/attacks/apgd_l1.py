@@ -40,19 +40,6 @@ def sparse(eps: float, steps: int, *, large_eps: bool, given_start: bool) -> Rul
             step_size=jnp.where(begins, radius(state), state.step_size),
         )
 
-    def check(state: State, gradient: Array, window: Array) -> tuple[State, Array]:
-        due, most, size = window > 0, radius(state), math.prod(gradient.shape[1:])
-        support = changed(state.x_best, state.x0)
-        sparser = support < 0.95 * state.support
-        state, gradient = back_to_best(state, gradient, due & sparser)
-        step_size = jnp.clip(jnp.where(sparser, most, state.step_size / 1.5), most / 10, most)
-        state = state._replace(
-            part=jnp.where(due, support / size / 1.5, state.part),
-            step_size=jnp.where(due, step_size, state.step_size),
-            support=jnp.where(due, support, state.support),
-        )
-        return state, gradient
-
     def move(state: State, gradient: Array) -> Array:
         direction = largest(gradient, state.part)
         length = threats.per_example(state.step_size / (threats.lengths(direction, "l1") + 1e-10), gradient)
@@ -61,7 +48,23 @@ def sparse(eps: float, steps: int, *, large_eps: bool, given_start: bool) -> Rul
     def start(keys: Array, x0: Array) -> Array:
         return project(x0 + noise.normal(keys, x0), x0, float(radii[0]))
 
+    check = lambda state, gradient, window: back_where_sparser(state, gradient, window > 0, radius(state))  # noqa: E731
     return Rule(windows, fresh, eps, start, enter, check, move)
+
+
+def back_where_sparser(state: State, gradient: Array, due: Array, most: Array) -> tuple[State, Array]:
+    """The check of the rows that are due; `most` is their longest step."""
+    size = math.prod(gradient.shape[1:])
+    support = changed(state.x_best, state.x0)
+    sparser = support < 0.95 * state.support
+    state, gradient = back_to_best(state, gradient, due & sparser)
+    step_size = jnp.clip(jnp.where(sparser, most, state.step_size / 1.5), most / 10, most)
+    state = state._replace(
+        part=jnp.where(due, support / size / 1.5, state.part),
+        step_size=jnp.where(due, step_size, state.step_size),
+        support=jnp.where(due, support, state.support),
+    )
+    return state, gradient
 
 
 def stages(steps: int) -> list[int]:

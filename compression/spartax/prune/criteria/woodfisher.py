@@ -30,35 +30,9 @@ def woodfisher(block: int = 1500, damping: float = 1e-5, group: int = 1) -> Crit
     checks.positive_int("group", group)
     checks.in_range("damping", damping, 1e-12, 1e6)
 
-    @jax.jit(static_argnums=(0, 1), donate_argnums=2)
-    def refine(
-        judge: gradients.Judge, layouts: tuple, inverses: Weights, weights: Weights, count: Array, x: Array, y: Array
-    ) -> tuple[Array, Weights]:
-        known = dict(layouts)
-        step = lambda inverses, g: {  # noqa: E731
-            path: _with_gradient(inverse, _blocks(g[path], known[path], inverse.shape[-1]), count)
-            for path, inverse in inverses.items()
-        }
-        return gradients.per_example(judge, weights, x, y, step, inverses, group)
-
-    def inverse_fisher(weights: Weights, evidence: Evidence) -> Weights:
-        judge, batches = gradients.judged(evidence)
-        for x, _ in batches:
-            if len(x) % group:
-                raise ValueError(f"group must divide every batch; got group={group} for a batch of {len(x)} examples.")
-        layouts = tuple((path, evidence.layouts[path]) for path in weights)
-        count = jnp.float32(sum(len(x) // group for x, _ in batches))
-        inverses = {path: _start(w, min(block, w.size), damping) for path, w in weights.items()}
-        for x, y in batches:
-            loss, inverses = refine(judge, layouts, inverses, weights, count, x, y)
-            checks.finite("woodfisher: the loss", loss)
-        learnt = [_diagonal(inverse) - 1 / damping for inverse in inverses.values()]
-        checks.nonzero("woodfisher: the gradient of the loss", learnt)
-        return inverses
-
     def solve(weights: Weights, evidence: Evidence) -> tuple[Weights, Finish]:
         wide = gradients.full(weights)
-        inverses = inverse_fisher(wide, evidence)
+        inverses = _inverse_fisher(wide, evidence, block, damping, group)
         scores = {path: _costs(w, inverses[path], evidence.layouts[path]) for path, w in wide.items()}
 
         def finish(path: Path, keep: int, pattern: Pattern) -> tuple[Array, Array]:
@@ -69,6 +43,37 @@ def woodfisher(block: int = 1500, damping: float = 1e-5, group: int = 1) -> Crit
         return scores, finish
 
     return Criterion(frozenset({"objective"}), lambda weights, evidence: solve(weights, evidence)[0], solve)
+
+
+def _inverse_fisher(weights: Weights, evidence: Evidence, block: int, damping: float, group: int) -> Weights:
+    """`F^-1` of every weight, `[blocks, size, size]`."""
+    judge, batches = gradients.judged(evidence)
+    for x, _ in batches:
+        if len(x) % group:
+            raise ValueError(f"group must divide every batch; got group={group} for a batch of {len(x)} examples.")
+    layouts = tuple((path, evidence.layouts[path]) for path in weights)
+    count = jnp.float32(sum(len(x) // group for x, _ in batches))
+    inverses = {path: _start(w, min(block, w.size), damping) for path, w in weights.items()}
+    for x, y in batches:
+        loss, inverses = _refined(judge, layouts, group, inverses, weights, count, x, y)
+        checks.finite("woodfisher: the loss", loss)
+    learnt = [_diagonal(inverse) - 1 / damping for inverse in inverses.values()]
+    checks.nonzero("woodfisher: the gradient of the loss", learnt)
+    return inverses
+
+
+@jax.jit(static_argnums=(0, 1, 2), donate_argnums=3)
+def _refined(
+    judge: gradients.Judge, layouts: tuple, group: int,
+    inverses: Weights, weights: Weights, count: Array, x: Array, y: Array,
+) -> tuple[Array, Weights]:  # fmt: skip
+    """The mean loss of a batch, and the inverses with its gradients."""
+    known = dict(layouts)
+    step = lambda inverses, g: {  # noqa: E731
+        path: _with_gradient(inverse, _blocks(g[path], known[path], inverse.shape[-1]), count)
+        for path, inverse in inverses.items()
+    }
+    return gradients.per_example(judge, weights, x, y, step, inverses, group)
 
 
 def _blocks(x: Array, layout: Layout, size: int) -> Array:
