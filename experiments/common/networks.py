@@ -76,21 +76,28 @@ def _read(file: str, data_dir: str, examples: int, images: int, eps: float | Non
 
 
 def trained(subject: Subject, config: ConfigDict) -> Params:
-    """The module of `subject` after adversarial training, which whoever comes first does for a folder of results."""
+    """The module of `subject` after adversarial training."""
     assert subject.train is not None
-    what = [repr(subject.module), subject.train.name, len(subject.train.y), subject.eps, config.epochs, config.seed]
+    images, what = subject.train, [repr(subject.module), subject.train.name, len(subject.train.y)]
+
+    def make() -> Params:
+        start = initialized(subject.module, images, config.seed)
+        forward = training_mode(subject.module) if "batch_stats" in start else None
+        options = {"train_apply": forward, "progress": False}
+        return adversarially_trained(
+            subject.apply_fn, start, images, subject.eps, config.epochs, config.seed, **options
+        )
+
+    return once(config, [*what, subject.eps, config.epochs, config.seed], make)
+
+
+def once(config: ConfigDict, what: list[Any], make: Callable[[], Params]) -> Params:
+    """What `make()` gives, which whoever comes first does for a folder of results; `what` is all it depends on."""
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
     folder = pathlib.Path(config.out) / "networks" / name
     with results.locked(pathlib.Path(config.out), f"train {name}", wait=True):
-        if (folder / "spec.json").exists():
-            return checkpoint.restore(folder)
-        start = initialized(subject.module, subject.train, config.seed)
-        forward = training_mode(subject.module) if "batch_stats" in start else None
-        options = {"train_apply": forward, "progress": False}
-        variables = adversarially_trained(
-            subject.apply_fn, start, subject.train, subject.eps, config.epochs, config.seed, **options
-        )
-        checkpoint.save(folder, variables)
+        if not (folder / "spec.json").exists():
+            checkpoint.save(folder, make())
         return checkpoint.restore(folder)
 
 

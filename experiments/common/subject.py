@@ -16,6 +16,7 @@ import spartax as sx
 from spartax import attacks, data, models, train
 from spartax.records import ApplyFn, Params, Transform
 from spartax.train import TrainApply
+from spartax.train.step import Step
 
 BATCH, LEARNING_RATE, ATTACK_STEPS = 64, 2e-3, 7
 DIGITS_EPS = 0.1  # linf radius for the embedded digits
@@ -75,6 +76,8 @@ def adversarially_trained(
     rate: float = LEARNING_RATE,
     keep: Callable[[str, Any], bool] | None = None,
     transform: Transform | None = None,
+    optimizer: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
+    around: Callable[[Step], Step] = lambda step: step,
     progress: bool = True,
 ) -> Params:
     """PGD adversarial training with Adam and a cosine decay, without attacks at `eps` 0; compressed leaves keep masks.
@@ -90,11 +93,13 @@ def adversarially_trained(
       rate: the highest learning rate.
       keep: which arrays are trained; all when left out.
       transform: compression inside training, such as `quantize.reste(steps)`; `apply_fn` takes its leaves.
+      optimizer: of the cosine decay.
+      around: what makes one step of several, such as `train.switching`.
       progress: whether a bar is shown.
     """
     size = min(BATCH, len(images.y))
     steps = steps_of(images, epochs)
-    tx = optax.adam(optax.schedules.cosine_decay_schedule(rate, steps))
+    tx = optimizer(optax.schedules.cosine_decay_schedule(rate, steps))
     loss = train.pgd_at(attacks.pgd(eps, steps=ATTACK_STEPS)) if eps else train.clean()
     method, refresh = None, None
     if transform is not None:
@@ -104,7 +109,7 @@ def adversarially_trained(
     batches = data.batches(images, size, jax.random.key(seed, impl="rbg"), epochs=epochs, drop_last=True)
     state, name = train.init_state(variables, tx, keep, method), f"training, linf eps {eps:.3g}"
     options = {"total": steps, "name": name, "progress": progress}
-    state, _ = train.fit(step, state, batches, jax.random.key(seed), refresh=refresh, **options)
+    state, _ = train.fit(around(step), state, batches, jax.random.key(seed), refresh=refresh, **options)
     return state.variables
 
 
@@ -163,10 +168,14 @@ def tuned(
     rate: float,
     transform: Transform | None = None,
     keep: Callable[[str, Any], bool] | None = None,
+    **others: Any,
 ) -> Params:
-    """A compressed network after fine-tuning, as `adversarially_trained`; only `transform` changes the tree."""
+    """A compressed network after fine-tuning, as `adversarially_trained`; only `transform` changes the tree.
+
+    `others` are further options of `adversarially_trained`.
+    """
     assert subject.train is not None
     forward = None if subject.train_apply is None else sx.compressed(subject.train_apply)
     apply = sx.compressed(subject.apply_fn)
-    options = {"train_apply": forward, "rate": rate, "transform": transform, "keep": keep, "progress": False}
+    options = {"train_apply": forward, "rate": rate, "transform": transform, "keep": keep, "progress": False, **others}
     return adversarially_trained(apply, variables, subject.train, subject.eps, epochs, seed, **options)

@@ -28,4 +28,5 @@ def runs() -> Iterator[Run]:
     yield from grid(HERE / "mixed.py", sensitivity=("output_kl",), bits=(4, 3), rounding=("hqq",))
     for inputs, bits in ((8, 4), (4, 4)):
         yield from grid(HERE / "trained.py", bits=(bits,), inputs=(inputs,), learnt=("lsq", "pact"))
+    yield from grid(HERE / "double_rounding.py", bits=(8, 6, 4, 2))
     yield from grid(HERE / "binary.py", o_end=(1.0, 3.0))

@@ -55,7 +55,7 @@ def test_one_run_goes_by_every_route(small, tmp_path, monkeypatch):
 def test_the_grid_holds_every_rounding_at_every_width(capsys, tmp_path):
     assert sweep.main([str(STUDY / "sweep.py"), "--dry-run", f"--config.out={tmp_path}"]) == 0
     printed = capsys.readouterr().out
-    assert "47 runs: 0 finished, 47 to do" in printed
+    assert "51 runs: 0 finished, 51 to do" in printed
     names = ("W2, hqq", "W8, nearest", "W3, gptq", "W6, adaround", "W4A4, min_max", "binary, STE", "dense")
     for name in (*names, "mixed as W3, taylor, nearest", "mixed as W4, output_kl, hqq", "W4A8, pact, trained"):
         assert f"  {name}, seed 0" in printed
