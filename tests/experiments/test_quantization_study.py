@@ -118,3 +118,19 @@ def test_binary_weights_are_trained_on_the_schedule_of_their_power(small):
     assert isinstance(trained["a"], FakeQuantized)
     np.testing.assert_allclose(trained["a"].quantizer.power / 2**16, power_at(7, 8, 3.0), rtol=1e-4)
     assert np.abs(trained["a"].weight - small.variables["a"]).max() > 1e-3
+
+
+def test_one_copy_is_trained_once_and_read_at_every_width(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((128, 2, 2, 1), dtype=np.float32), rng.integers(0, 3, 128).astype(np.int32)
+    variables = {"w": jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)}
+    apply = lambda params, x: x.reshape(len(x), -1) @ params["w"]  # noqa: E731
+    images = data.Dataset(x, y, "noise", 3, ("a", "b", "c"))
+    start, found = Subject("linear", apply, variables, images, 0.1, 16, images), {}
+    for bits in (8, 2):
+        changes = [("tune_epochs", "1"), ("bits", str(bits)), ("out", str(tmp_path))]
+        found[bits] = run.compressed(configs.load(str(STUDY / "double_rounding.py"), changes), start)["w"]
+    assert len(list((tmp_path / "networks").iterdir())) == 1
+    np.testing.assert_array_equal(found[8].codes, found[2].codes)
+    assert [int(w.bits[0, 0]) for w in found.values()] == [8, 2]
+    assert np.abs(sx.dense(found[8]) - variables["w"]).max() > 1e-4
