@@ -8,6 +8,7 @@ It was lowered for CUDA and interpreted, never run on a GPU nor timed: `sx.kerne
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -108,45 +109,58 @@ def _tiled(columns: list[Array], data: Array, scale: Array | None, form: Form, i
 def _multiply(data, *rest, form, groups, planes, kind) -> None:
     columns, scales, (out, staged) = rest[:planes], rest[planes:-2], rest[-2:]
     own, rows = lax.axis_index("outputs"), lax.axis_index("rows")
-    width, shape = width_of(data.shape[1], groups), (TUNING.outputs, TUNING.rows)
+    pipeline = _pipeline(data, columns, scales, groups, (own, rows))
+    staged[...] = (_scaled if scales else _plain)(pipeline, (data, *columns, *scales), form, kind)
+    plgpu.commit_smem()
+    height, width = staged.shape
+    plgpu.copy_smem_to_gmem(staged, out.at[pl.ds(own * height, height), pl.ds(rows * width, width)])
+    plgpu.wait_smem_to_gmem(0)
+
+
+def _pipeline(data: Any, columns: tuple, scales: tuple, groups: int, place: tuple[Any, Any]) -> Any:
+    """Steps along the inputs, each with a tile of codes, one of every plane of x, and the scales of its group."""
+    (own, rows), width, group = place, width_of(data.shape[1], groups), data.shape[1] // groups
     specs = [_spec((TUNING.outputs, width), data.dtype, lambda k: (own, k))]
     specs += [_spec((TUNING.rows, width), c.dtype, lambda k: (rows, k)) for c in columns]
-    group = data.shape[1] // groups
     specs += [plgpu.BlockSpec((1, TUNING.outputs), lambda k: (k * width // group, own)) for _ in scales]
-    pipeline = functools.partial(
+    return functools.partial(
         plgpu.emit_pipeline, grid=(data.shape[1] // width,), in_specs=specs, max_concurrent_steps=TUNING.stages
     )
 
-    def add(total: Any, codes: Any, met: tuple) -> None:
-        for left, right in zip(_values(codes, form, met[0].dtype), met):
-            plgpu.wgmma(total, left, right.transpose((1, 0)))
+
+def _add(total: Any, codes: Any, met: Sequence[Any], form: Form) -> None:
+    for left, right in zip(_values(codes, form, met[0].dtype), met):
+        plgpu.wgmma(total, left, right.transpose((1, 0)))
+
+
+def _plain(pipeline: Any, arrays: tuple, form: Form, kind: Any) -> Array:
+    """The sum over all steps, kept where the tensor cores add."""
 
     def whole(total: Any) -> Array:
-        def step(_, codes, *met) -> None:
-            add(total, codes, met)
+        def step(_, codes: Any, *met: Any) -> None:
+            _add(total, codes, met, form)
             plgpu.wgmma_wait(0)
 
-        pipeline(step)(data, *columns)
+        pipeline(step)(*arrays)
         return total[...]
 
-    def scaled() -> Array:
-        def step(_, codes, *rest) -> Array:
-            *met, scale, carry = rest
+    return pl.run_scoped(whole, plgpu.ACC((TUNING.outputs, TUNING.rows), kind))
 
-            def part(total: Any) -> Array:
-                add(total, codes, tuple(met))
-                return total[...]
 
-            tile = pl.run_scoped(part, plgpu.ACC(shape, kind))
-            return carry + tile * lax.broadcast_in_dim(scale[0], shape, [0])
+def _scaled(pipeline: Any, arrays: tuple, form: Form, kind: Any) -> Array:
+    """The sum over all steps of each step's own sum times its scales."""
+    shape = (TUNING.outputs, TUNING.rows)
 
-        return pipeline(step, init_carry=jnp.zeros(shape, kind))(data, *columns, *scales)
+    def step(_, codes: Any, *rest: Any) -> Array:
+        *met, scale, carry = rest
 
-    staged[...] = scaled() if scales else pl.run_scoped(whole, plgpu.ACC(shape, kind))
-    plgpu.commit_smem()
-    place = out.at[pl.ds(own * shape[0], shape[0]), pl.ds(rows * shape[1], shape[1])]
-    plgpu.copy_smem_to_gmem(staged, place)
-    plgpu.wait_smem_to_gmem(0)
+        def part(total: Any) -> Array:
+            _add(total, codes, met, form)
+            return total[...]
+
+        return carry + pl.run_scoped(part, plgpu.ACC(shape, kind)) * lax.broadcast_in_dim(scale[0], shape, [0])
+
+    return pipeline(step, init_carry=jnp.zeros(shape, kind))(*arrays)
 
 
 def _values(codes: Any, form: Form, kind: Any) -> list[Any]:
