@@ -1,8 +1,8 @@
 """The product in plain XLA, arranged for CPU.
 
-For many rows of `x`, every column of blocks is one dot: its stored blocks below each other, times the panels of `x`
-that they meet. How many there are is data, so a loop over columns branches into a dot of the right depth, a little
-padded. For few rows, every block is a small product where it lies, and the products of a column are added up
+For many rows of `x`, every column of blocks is one dot: its stored blocks, which lie below each other, times the panels
+of `x` that they meet. How many there are is data, so a loop over columns branches into a dot of the right depth, a
+little padded beyond eight. For few rows, every block is a small product where it lies, and the products of a column are added up
 afterwards: the sums are small then, and nothing is gathered but slices of `x`.
 """
 
@@ -41,9 +41,10 @@ def matmul(
         return _by_block(x, values, structure, precision, kind)
     tiles = -(-x.shape[0] // tuning.examples)
     rows = -(-x.shape[0] // tiles)
-    padded = jnp.pad(x, ((0, tiles * rows - x.shape[0]), (0, 0))).reshape(tiles, rows, -1)
-    out = lax.map(lambda tile: _by_column(tile, values, structure, precision, kind), padded)
-    return out.reshape(tiles * rows, -1)[: x.shape[0]]
+    upright = jnp.pad(x, ((0, tiles * rows - x.shape[0]), (0, 0))).reshape(tiles, rows, -1)
+    flat = jnp.swapaxes(upright, 1, 2)  # outside the loop, where XLA moves whole cache lines
+    out = lax.map(lambda tile: _by_column(tile, values, structure, precision, kind), flat)
+    return jnp.swapaxes(out, 1, 2).reshape(tiles * rows, -1)[: x.shape[0]]
 
 
 def by_block(batch: int, values: tuple[int, ...], tuning: Tuning) -> bool:
@@ -70,11 +71,11 @@ def depths(most: int) -> tuple[int, ...]:
 
 
 def _by_column(x: Array, values: Array, structure: Structure, precision: lax.PrecisionLike, kind: jnp.dtype) -> Array:
-    """`x [B, rows * r]` -> `[B, columns * c]`: the blocks of a column lie below each other as they are stored."""
-    (n, r, c), columns = values.shape, structure.counts.shape[0]
-    panels, rows = x.reshape(x.shape[0], -1, r), structure.rows.astype(jnp.int32)
+    """`x [rows * r, B]` -> `[columns * c, B]`."""
+    (n, r, c), batch, columns = values.shape, x.shape[1], structure.counts.shape[0]
+    panels, rows = x.reshape(-1, r, batch), structure.rows.astype(jnp.int32)
     counts, starts = structure.counts.astype(jnp.int32), structure.starts
-    sizes = depths(min(panels.shape[1], n))
+    sizes = depths(min(panels.shape[0], n))
 
     def product(depth: int, count: Array, start: Array) -> Array:
         first = jnp.minimum(start, n - depth)  # where a deeper slice would pass the end
@@ -82,15 +83,16 @@ def _by_column(x: Array, values: Array, structure: Structure, precision: lax.Pre
         if depth > 8:  # some may be of other columns
             place = first + jnp.arange(depth) - start
             blocks = jnp.where(((place >= 0) & (place < count))[:, None, None], blocks, 0)
-        met, deep = panels[:, own].reshape(x.shape[0], depth * r), blocks.reshape(depth * r, c)
-        return jnp.matmul(met, deep, precision=precision, preferred_element_type=kind)
+        deep, met = blocks.reshape(depth * r, c), panels[own].reshape(depth * r, batch)
+        dims = (((0,), (0,)), ((), ()))
+        return lax.dot_general(deep, met, dims, precision=precision, preferred_element_type=kind)
 
     def step(i: Array, out: Array) -> Array:
         branch = jnp.searchsorted(jnp.asarray(sizes), counts[i])
         done = lax.switch(branch, [functools.partial(product, depth) for depth in sizes], counts[i], starts[i])
-        return lax.dynamic_update_slice_in_dim(out, done, i * c, 1)
+        return lax.dynamic_update_slice_in_dim(out, done, i * c, 0)
 
-    return lax.fori_loop(0, columns, step, lax.empty((x.shape[0], columns * c), kind))
+    return lax.fori_loop(0, columns, step, lax.empty((columns * c, batch), kind))
 
 
 def sampled(
