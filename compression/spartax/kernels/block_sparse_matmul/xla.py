@@ -2,8 +2,8 @@
 
 For many rows of `x`, every column of blocks is one dot: its stored blocks, which lie below each other, times the panels
 of `x` that they meet. How many there are is data, so a loop over columns branches into a dot of the right depth, a
-little padded beyond eight. For few rows, every block is a small product where it lies, and the products of a column are added up
-afterwards: the sums are small then, and nothing is gathered but slices of `x`.
+little padded beyond eight. For few rows, every block is a small product where it lies, and the products of a column are
+added up afterwards: the sums are small then, and nothing is gathered but slices of `x`.
 """
 
 import functools
