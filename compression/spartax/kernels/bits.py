@@ -2,6 +2,10 @@
 
 Codes form one little-endian bit stream along an axis: code `i` takes bits `[i b, (i + 1) b)` of it. With `b` bits,
 `8 / gcd(8, b)` codes fill `b / gcd(8, b)` bytes; the last cell is padded with zero codes.
+
+Unpacking on its own has no hand-written kernel on any platform: it is elementwise, so that XLA makes one pass of it and
+joins it with what uses the codes. The Pallas kernels of products unpack their tiles themselves, where they lie. Codes
+are integers, so nothing has a derivative.
 """
 
 import functools

@@ -10,8 +10,9 @@ from spartax.kernels import paths
 def choose(own: paths.Choice) -> paths.Choice:
     """The path of the one product, for a weight that takes the path `own` by itself.
 
-    None says that each term is better multiplied on its own: on CPU one product was measured and is not faster, and
-    there is no Mosaic GPU kernel whose sum starts with a low-rank term.
+    None says that each term is better multiplied on its own. On CPU one product was measured and is not faster. On GPU
+    there is none: XLA lets a library product add into an array that is there, so that the thin product `t V` starts
+    with what the kernel of the base gave, and all that one kernel could save is one more pass over the result.
     """
     if own.path in ("tpu", "reference"):
         return paths.Choice(own.path, "the low-rank term starts the sum")
