@@ -43,7 +43,7 @@ def matmul(
     rows = -(-x.shape[0] // tiles)
     upright = jnp.pad(x, ((0, tiles * rows - x.shape[0]), (0, 0))).reshape(tiles, rows, -1)
     flat = jnp.swapaxes(upright, 1, 2)  # outside the loop, where XLA moves whole cache lines
-    out = lax.map(lambda tile: _by_column(tile, values, structure, precision, kind), flat)
+    out = _by_column(flat, values, structure, precision, kind)
     return jnp.swapaxes(out, 1, 2).reshape(tiles * rows, -1)[: x.shape[0]]
 
 
@@ -71,28 +71,31 @@ def depths(most: int) -> tuple[int, ...]:
 
 
 def _by_column(x: Array, values: Array, structure: Structure, precision: lax.PrecisionLike, kind: jnp.dtype) -> Array:
-    """`x [rows * r, B]` -> `[columns * c, B]`."""
-    (n, r, c), batch, columns = values.shape, x.shape[1], structure.counts.shape[0]
-    panels, rows = x.reshape(-1, r, batch), structure.rows.astype(jnp.int32)
+    """Tiles of examples `x [tiles, rows * r, B]` -> `[tiles, columns * c, B]`."""
+    (n, r, c), (tiles, _, batch), columns = values.shape, x.shape, structure.counts.shape[0]
+    panels, rows, height = x.reshape(-1, r, batch), structure.rows.astype(jnp.int32), x.shape[1] // r
     counts, starts = structure.counts.astype(jnp.int32), structure.starts
-    sizes = depths(min(panels.shape[0], n))
+    sizes = depths(min(height, n))
 
-    def product(depth: int, count: Array, start: Array) -> Array:
+    def product(depth: int, tile: Array, count: Array, start: Array) -> Array:
         first = jnp.minimum(start, n - depth)  # where a deeper slice would pass the end
         own, blocks = (lax.dynamic_slice_in_dim(v, first, depth) for v in (rows, values))
         if depth > 8:  # some may be of other columns
             place = first + jnp.arange(depth) - start
             blocks = jnp.where(((place >= 0) & (place < count))[:, None, None], blocks, 0)
-        deep, met = blocks.reshape(depth * r, c), panels[own].reshape(depth * r, batch)
+        deep, met = blocks.reshape(depth * r, c), panels[tile * height + own].reshape(depth * r, batch)
         dims = (((0,), (0,)), ((), ()))
         return lax.dot_general(deep, met, dims, precision=precision, preferred_element_type=kind)
 
     def step(i: Array, out: Array) -> Array:
-        branch = jnp.searchsorted(jnp.asarray(sizes), counts[i])
-        done = lax.switch(branch, [functools.partial(product, depth) for depth in sizes], counts[i], starts[i])
+        tile, column = i // columns, i % columns
+        own = (tile, counts[column], starts[column])
+        branch = jnp.searchsorted(jnp.asarray(sizes), own[1])
+        done = lax.switch(branch, [functools.partial(product, depth) for depth in sizes], *own)
         return lax.dynamic_update_slice_in_dim(out, done, i * c, 0)
 
-    return lax.fori_loop(0, columns, step, lax.empty((columns * c, batch), kind))
+    start = lax.empty((tiles * columns * c, batch), kind)
+    return lax.fori_loop(0, tiles * columns, step, start).reshape(tiles, columns * c, batch)
 
 
 def sampled(

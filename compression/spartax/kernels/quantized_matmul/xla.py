@@ -41,7 +41,7 @@ class Tuning(NamedTuple):
 
 def tuning(rows: int) -> Tuning:
     """Measured on two x86 cores with 1 MB of L2 cache each, for x of this many rows."""
-    return Tuning(entries=2**20 if rows <= 32 else 2**21, left=rows <= 32)
+    return Tuning(entries=2**21, left=rows <= 32)
 
 
 def matmul(x: Array, data: Array, scale: Array, zero: Array | None, form: Form) -> Array:
