@@ -27,6 +27,9 @@ JOINS = {
     "sr_ste": lambda: prune.sr_ste(2, 4),
     "selective_activation": lambda: prune.selective_activation(prune.prune(prune.magnitude(), 0.5, regrow=False)),
     "lapp": lambda: prune.lapp(bypass=0.2),
+    "iterative": lambda: prune.iterative(
+        prune.prune(prune.snip(), 0.75, schedule=prune.exponential(2), regrow=False), 2
+    ),
     "movement": lambda: prune.movement(0.75),
     "swap": lambda: prune.swap(0.75),
     "factorize": lambda: lowrank.factorize(lowrank.svd(), lowrank.fixed(4)),

@@ -13,6 +13,7 @@ from spartax.prune import allocations, criteria, patterns, schedules
 from spartax.prune.allocations.sap import pq_index
 from spartax.prune.flying_bird import flying_bird
 from spartax.prune.group_scores import group_scores
+from spartax.prune.iterative import iterative
 from spartax.prune.lapp import lapp
 from spartax.prune.learnt_scores import finish, learnt_scores
 from spartax.prune.mask_groups import dead_channels, mask_groups
@@ -38,6 +39,7 @@ __all__ = [
     "finish",
     "flying_bird",
     "group_scores",
+    "iterative",
     "lapp",
     "learnt_scores",
     "mask_groups",

@@ -59,7 +59,8 @@ def prune(
         fixes the fraction.
       pattern: which entries can go together; `prune.unstructured()` when left out.
       schedule: the sparsity at each training step; `prune.one_shot()` when left out. Outside training it is final.
-      regrow: whether an entry that was removed may come back; if not, it ranks behind all that are left.
+      regrow: whether an entry that was removed may come back; if not, the criterion sees it as zero, and it ranks
+        behind all that are left.
       allow_empty: whether a weight may lose all its entries.
 
     Raises:
@@ -135,7 +136,7 @@ def _pruned(choices: _Choices, found: dict[Path, Masked], evidence: Evidence) ->
     if choices.sparsity == 0:
         return {path: _full(leaf.weight) for path, leaf in found.items()}
     inside = {path: leaf.weight for path, leaf in found.items()}
-    scores, finish = _ranked(choices.criterion, inside, evidence)
+    scores, finish = _ranked(choices.criterion, inside, inside if choices.regrow else found, evidence)
     _check_scores(scores, inside)
     if not choices.regrow:  # in place, since `finish` looks at these
         scores |= {path: _behind(score, found[path].mask) for path, score in scores.items()}
@@ -169,9 +170,9 @@ def _at_most_alive(counts: dict[Path, int], found: dict[Path, Masked]) -> dict[P
     return {path: min(keep, int(jnp.sum(found[path].mask))) for path, keep in counts.items()}
 
 
-def _ranked(criterion: Criterion, inside: Weights, evidence: Evidence) -> tuple[Weights, Finish]:
-    """The scores, and how a weight is finished: by the criterion, or by the pattern alone."""
-    weights = {path: _dense(w) if is_leaf(w) else w for path, w in inside.items()}  # `jit` would copy a plain array
+def _ranked(criterion: Criterion, inside: Weights, seen: Weights, evidence: Evidence) -> tuple[Weights, Finish]:
+    """The scores of the weights as they are `seen`, and how one is finished: by the criterion, or the pattern alone."""
+    weights = {path: _dense(w) if is_leaf(w) else w for path, w in seen.items()}  # `jit` would copy a plain array
     if criterion.solve is not None:
         for path, w in inside.items():
             if is_leaf(w):
