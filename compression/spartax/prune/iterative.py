@@ -3,10 +3,10 @@
 from typing import Any
 
 from spartax import checks
-from spartax.chain import STALE
+from spartax.program.collect import NEEDS
 from spartax.records import Evidence, Info, Params, Transform
 
-SEEN_ANEW = frozenset({"objective", "originals"})  # what is known of the network for any weights
+MEASURED = frozenset({"grads", *NEEDS})  # what is known of the network for its first weights alone
 
 
 def iterative(pruner: Transform, rounds: int) -> Transform:
@@ -28,7 +28,7 @@ def iterative(pruner: Transform, rounds: int) -> Transform:
       ValueError: `rounds` below 1; a pruner whose evidence is measured once, on the network before the first round.
     """
     checks.positive_int("rounds", rounds)
-    stale = sorted(pruner.needs & (STALE - SEEN_ANEW))
+    stale = sorted(pruner.needs & MEASURED)
     if stale:
         raise ValueError(
             f"pruner needs {', '.join(stale)}, measured before the first round; take one that needs the objective, "
