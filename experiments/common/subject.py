@@ -177,5 +177,7 @@ def tuned(
     assert subject.train is not None
     forward = None if subject.train_apply is None else sx.compressed(subject.train_apply)
     apply = sx.compressed(subject.apply_fn)
-    options = {"train_apply": forward, "rate": rate, "transform": transform, "keep": keep, "progress": False, **others}
-    return adversarially_trained(apply, variables, subject.train, subject.eps, epochs, seed, **options)
+    given: dict[str, Any] = {"train_apply": forward, "rate": rate, "transform": transform, "keep": keep}
+    return adversarially_trained(
+        apply, variables, subject.train, subject.eps, epochs, seed, progress=False, **given, **others
+    )

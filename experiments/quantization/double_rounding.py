@@ -7,6 +7,7 @@ Command: python -m experiments.run --config=experiments/quantization/double_roun
 Expected: 8, 6 and 4 bits alike, and 2 bits far above weights rounded to 2 bits after the fact (weights.py).
 """
 
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -49,7 +50,7 @@ def trained(config: ConfigDict, subject: Subject) -> Params:
     def optimizer(rate: optax.Schedule) -> optax.GradientTransformation:
         share = config.step_rate / config.tune_rate
         weights = optax.adam(lambda count: rate(count // len(WIDTHS)))
-        return train.alrs(lambda count: share * rate(count), weights, WIDTHS)
+        return train.alrs(lambda count: share * jnp.asarray(rate(count)), weights, WIDTHS)
 
     return tuned(
         subject,
