@@ -49,7 +49,7 @@ def trained(config: ConfigDict, subject: Subject) -> Params:
 
     def optimizer(rate: optax.Schedule) -> optax.GradientTransformation:
         share = config.step_rate / config.tune_rate
-        weights = optax.adam(lambda count: rate(count // len(WIDTHS)))
+        weights = optax.adam(lambda count: rate(jnp.asarray(count) // len(WIDTHS)))
         return train.alrs(lambda count: share * jnp.asarray(rate(count)), weights, WIDTHS)
 
     return tuned(
