@@ -73,7 +73,7 @@ def run(config: Config) -> int:
 def measured(config: Config) -> measure.Record:
     """Load, compress, refresh batch statistics, fine-tune, attack, time."""
     start, values = time.perf_counter(), config.values
-    parent = networks.load(values)
+    parent = getattr(config.module, "subject", networks.load)(values)
     replace = getattr(config.module, "network", None)
     subject = parent if replace is None else replace(values, parent)
     params = compressed(config, subject)

@@ -9,7 +9,9 @@ machine, and which number to expect. It defines
 * `training(config, subject) -> Transform`, where the network is compressed inside adversarial training;
 * `compressed(config, subject) -> Params`, in place of `build`, where the weights come about in another way;
 * `judges(config, eps) -> name -> Attack`, where other attacks, or none, are run;
-* `network(config, dense) -> Subject`, where another network takes the place of the compressed one.
+* `network(config, dense) -> Subject`, where another network takes the place of the compressed one;
+* `subject(config) -> Subject`, where the network is none of `networks.py`;
+* `QUICK`, values of its own that `--quick` sets.
 """
 
 import ast
@@ -121,7 +123,7 @@ def load(file: str, changes: Sequence[tuple[str, str]] = (), *, quick: bool = Fa
         _need(module, file, ("build",))
     values = module.get_config()
     if quick:
-        values.update({**QUICK, "out": f"{values.out}-quick"})
+        values.update({**QUICK, **getattr(module, "QUICK", {}), "out": f"{values.out}-quick"})
     for name, text in changes:
         _change(values, name, text)
     return Config(file, values, module)

@@ -15,7 +15,7 @@ import safetensors
 import spartax as sx
 from spartax import attacks, data, models, train
 from spartax.records import ApplyFn, Params, Transform
-from spartax.train import TrainApply
+from spartax.train import Loss, TrainApply
 from spartax.train.step import Step
 
 BATCH, LEARNING_RATE, ATTACK_STEPS = 64, 2e-3, 7
@@ -78,9 +78,10 @@ def adversarially_trained(
     transform: Transform | None = None,
     optimizer: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
     around: Callable[[Step], Step] = lambda step: step,
+    loss: Loss | None = None,
     progress: bool = True,
 ) -> Params:
-    """PGD adversarial training with Adam and a cosine decay, without attacks at `eps` 0; compressed leaves keep masks.
+    """Adversarial training with Adam and a cosine decay, without attacks at `eps` 0; compressed leaves keep masks.
 
     Args:
       apply_fn: `(variables, x) -> logits`.
@@ -95,13 +96,13 @@ def adversarially_trained(
       transform: compression inside training, such as `quantize.reste(steps)`; `apply_fn` takes its leaves.
       optimizer: of the cosine decay.
       around: what makes one step of several, such as `train.switching`.
+      loss: PGD adversarial training when left out.
       progress: whether a bar is shown.
     """
     size = min(BATCH, len(images.y))
     steps = steps_of(images, epochs)
     tx = optimizer(optax.schedules.cosine_decay_schedule(rate, steps))
-    loss = train.pgd_at(attacks.pgd(eps, steps=ATTACK_STEPS)) if eps else train.clean()
-    method, refresh = None, None
+    loss, method, refresh = loss or pgd_training(eps), None, None
     if transform is not None:
         variables, method = train.begin(transform, apply_fn, variables, images.x[:size], jax.random.key(seed))
         refresh = train.make_refresh(transform, loss, tx, apply_fn, train_apply)
@@ -111,6 +112,11 @@ def adversarially_trained(
     options = {"total": steps, "name": name, "progress": progress}
     state, _ = train.fit(around(step), state, batches, jax.random.key(seed), refresh=refresh, **options)
     return state.variables
+
+
+def pgd_training(eps: float) -> Loss:
+    """The loss of the networks trained here: PGD-7, without attacks at `eps` 0."""
+    return train.pgd_at(attacks.pgd(eps, steps=ATTACK_STEPS)) if eps else train.clean()
 
 
 def steps_of(images: data.Dataset, epochs: int) -> int:

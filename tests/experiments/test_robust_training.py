@@ -1,42 +1,54 @@
+"""Robust base networks: what a run leaves, that it goes on, and what is said about wrong arguments."""
+
 import json
+import pathlib
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experiments.robust_training import __main__ as study
-from experiments.robust_training import options, recipes
+from experiments import run
+from experiments.common import configs
+from experiments.robust_training import base, training
 from spartax import measure, models
+
+FILE = str(pathlib.Path(base.__file__))
+NAME = "cifar10_linf8_resnet8_clean"
+CLEAN = ["--quick", "--config.loss=clean"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    """A run of a network with one block in place of three: compiling is the time of this test."""
     out = tmp_path_factory.mktemp("robust")
-    assert study.main(["--quick", "--loss", "clean", "--out", str(out)]) == 0
-    return out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "resnet_cifar", lambda depth, shortcut: models.ResNet((4,), (1,), 4))
+        assert run.main([f"--config={FILE}", f"--config.out={out}", *CLEAN]) == 0
+        yield out
 
 
 def test_a_run_leaves_weights_a_row_and_its_log(folder):
-    name = "cifar10_linf8_resnet8_clean"
-    loaded = models.load(folder / f"{name}.safetensors")
+    loaded = models.load(folder / f"{NAME}.safetensors")
     assert loaded.info["training"] == "clean, Linf 8/255"
-    (row,) = measure.read(folder / "networks.jsonl")
-    assert row.method == row.model == name
-    assert row.worst <= row.robust["PGD-20"] <= row.clean
-    steps = [json.loads(line)["step"] for line in (folder / f"{name}.training.jsonl").read_text().splitlines()]
+    (row,) = measure.read(folder / "results.jsonl")
+    assert row.method == row.model == NAME
+    assert row.worst == row.robust["PGD-2"] <= row.clean
+    assert (row.options["epochs"], row.options["batch"], row.threat["eps"]) == (1, 32, 8 / 255)
+    steps = [json.loads(line)["step"] for line in (folder / f"{NAME}.training.jsonl").read_text().splitlines()]
     assert steps[-1] == 2
 
 
-def test_the_same_command_goes_on_from_the_end(folder):
-    file = folder / "cifar10_linf8_resnet8_clean.safetensors"
+def test_the_same_command_goes_on_from_the_end(folder, monkeypatch):
+    file = folder / f"{NAME}.safetensors"
     before = load_file(file)
     file.unlink()
-    assert study.main(["--quick", "--loss", "clean", "--out", str(folder)]) == 0
+    monkeypatch.setattr(training.train, "make_step", lambda *args: pytest.fail)  # no step is left to do
+    config = configs.load(FILE, [("out", str(folder)), ("loss", "clean")], quick=True)
+    base.subject(config.values)
     after = load_file(file)
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[name], after[name]) for name in before)
-    assert len(measure.read(folder / "networks.jsonl")) == 1
 
 
 def test_augmentation_draws_from_the_key():
@@ -48,13 +60,13 @@ def test_augmentation_draws_from_the_key():
 
     x = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
     for key in (0, 0, 1):
-        recipes.augmented(loss)(None, jax.random.key(key), x, None)
+        training.augmented(loss)(None, jax.random.key(key), x, None)
     np.testing.assert_array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[0], seen[2])
 
 
 def test_the_rate_rises_and_falls():
-    tx = recipes.optimizer(0.2, 10)
+    tx = training.optimizer(0.2, 10)
     state, sizes = tx.init(np.zeros(1, np.float32)), []
     for _ in range(10):
         change, state = tx.update(np.ones(1, np.float32), state, np.zeros(1, np.float32))
@@ -69,15 +81,17 @@ def test_the_rate_rises_and_falls():
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [([], "--data-dir DIR is needed"), (["--quick", "--depth", "9"], "6 n + 2"), (["--quick", "--eps", "-1"], "--eps")],
+    [
+        ([], "--config.data_dir=DIR is needed"),
+        (["--quick", "--config.network=resnet9"], "--config.network must be one of 'resnet8', 'resnet14'"),
+        (["--quick", "--config.eps=-1/255"], "--config.eps must be in [0.0, 1.0]; got -0.0039"),
+        (["--quick", "--config.batch=0"], "--config.batch must be an integer of at least 1; got 0"),
+        (["--quick", "--config.loss=pgd8"], "Did you mean 'pgd7'?"),
+        (["--config.data_dir=HERE"], "data_dir has no prepared 'cifar10'"),
+    ],
 )
-def test_wrong_arguments_end_with_one_line(capsys, arguments, said):
-    with pytest.raises(SystemExit) as ended:
-        options.parse(arguments)
-    assert ended.value.code == 2
-    assert said in capsys.readouterr().err
-
-
-def test_a_folder_without_data_is_said(tmp_path, capsys):
-    assert study.main(["--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert "data_dir has no prepared 'cifar10'" in capsys.readouterr().err
+def test_wrong_arguments_end_with_one_line(tmp_path, capsys, arguments, said):
+    given = [argument.replace("HERE", str(tmp_path)) for argument in arguments]
+    assert run.main([f"--config={FILE}", f"--config.out={tmp_path / 'out'}", *given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line

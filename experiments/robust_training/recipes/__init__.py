@@ -1,0 +1,1 @@
+"""Recipes: a robust network, compressed, and made robust again."""

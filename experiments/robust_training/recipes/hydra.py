@@ -1,0 +1,38 @@
+"""HYDRA: scores of all weights are trained under attack, the best stay, and are trained under the same attack.
+
+Paper: Sehwag et al., HYDRA: Pruning Adversarially Robust Neural Networks (arXiv 2002.10509), under TRADES.
+Command: python -m experiments.run --config=experiments/robust_training/recipes/hydra.py --config.sparsity=0.95
+TIME
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.common.subject import Subject, tuned
+from experiments.robust_training.recipes import options
+from spartax import prune, train
+from spartax.records import Array, Params, Path
+
+QUICK = options.quick("score_epochs")
+
+
+def get_config() -> ConfigDict:
+    return options.base(method="HYDRA", sparsity=0.95, beta=6.0, score_epochs=10, score_rate=0.1)
+
+
+def label(config: ConfigDict) -> str:
+    return f"{config.method}, {config.sparsity:.0%}"
+
+
+def compressed(config: ConfigDict, subject: Subject) -> Params:
+    """Uniform sparsity, as in the paper; scores begin as magnitudes."""
+    loss = train.trades(subject.eps, beta=config.beta)
+    scores = prune.learnt_scores(config.sparsity)
+    score = (config.score_epochs, config.seed, config.score_rate, scores, is_score)
+    found = prune.finish(tuned(subject, subject.variables, *score, loss=loss))
+    return tuned(subject, found, config.tune_epochs, config.seed, config.tune_rate, loss=loss)
+
+
+def is_score(path: Path, array: Array) -> bool:
+    """Weights and biases are frozen while scores are trained; norms are not."""
+    del array
+    return path.endswith("/scores") or "bn" in path.split("/")[-2]
