@@ -8,6 +8,7 @@ from spartax.train.averages import averaged, ema, swa
 from spartax.train.batch_stats import reestimate_batch_stats
 from spartax.train.checkpoints import Checkpoints, checkpoints
 from spartax.train.class_dependent import Round, class_dependent, class_weights
+from spartax.train.conadv import conadv, look_ahead, with_adversary
 from spartax.train.fit import NotFiniteError, fit
 from spartax.train.logs import Log, json_lines, tensorboard
 from spartax.train.lottery import Ticket, lottery
@@ -50,11 +51,13 @@ __all__ = [
     "checkpoints",
     "class_dependent",
     "class_weights",
+    "conadv",
     "ema",
     "ensemble",
     "fit",
     "init_state",
     "json_lines",
+    "look_ahead",
     "losses",
     "lottery",
     "make_refresh",
@@ -73,6 +76,7 @@ __all__ = [
     "tensorboard",
     "validation",
     "warm_up",
+    "with_adversary",
 ]
 
 __getattr__, __dir__ = catalog.exports(__name__, losses)

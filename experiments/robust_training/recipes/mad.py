@@ -2,7 +2,8 @@
 
 Paper: Lee, Kim and Ro, Masking Adversarial Damage (arXiv 2204.02738).
 Command: python -m experiments.run --config=experiments/robust_training/recipes/mad.py --config.sparsity=0.95
-TIME
+Time: about 2 minutes on two busy CPU cores, once the dense network is trained.
+Expected: with seed 0 clean 20.6 %, worst of the attacks 13.5 % (dense: 97.3 and 82.4 %), 13,547 bytes.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,8 @@
 
 Paper: Li et al., Learning Adversarially Robust Sparse Networks via Weight Reparameterization (AAAI 2023).
 Command: python -m experiments.run --config=experiments/robust_training/recipes/twin_rep.py --config.sparsity=0.95
-TIME
+Time: about 3 minutes on two busy CPU cores, once the dense network is trained.
+Expected: with seed 0 clean 86.0 %, worst of the attacks 53.3 % (dense: 97.3 and 82.4 %), 13,203 bytes.
 """
 
 import functools
