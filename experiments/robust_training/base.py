@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from experiments.common import configs
 from experiments.common.subject import Subject
-from experiments.robust_training import training
+from experiments.robust_training.training import LOSSES, trained
 from spartax import attacks, checks, data, models
 from spartax.records import Attack
 
@@ -67,7 +67,7 @@ def subject(config: ConfigDict) -> Subject:
     module = models.resnet_cifar(int(config.network.removeprefix("resnet")), shortcut="B")
     images, test = noise(config) if config.noise else (cifar(config, "train"), cifar(config, "test"))
     folder = pathlib.Path(config.out)
-    rest, best = training.trained(config, label(config), module, images, folder)
+    rest, best = trained(config, label(config), module, images, folder)
     about = {"training": f"{config.loss}, Linf {config.eps * 255:g}/255", "source": "experiments/robust_training"}
     models.save(folder / f"{label(config)}.safetensors", module, best, about)
     return Subject(label(config), models.eval_apply(module), best, test, config.eps, 255, rest, module)
@@ -76,7 +76,7 @@ def subject(config: ConfigDict) -> Subject:
 def check(config: ConfigDict) -> None:
     """What can be wrong is said before anything is read."""
     checks.one_of("--config.network", config.network, tuple(f"resnet{depth}" for depth in range(8, 116, 6)))
-    checks.one_of("--config.loss", config.loss, tuple(training.LOSSES))
+    checks.one_of("--config.loss", config.loss, tuple(LOSSES))
     checks.in_range("--config.eps", config.eps, 0.0, 1.0)
     for name in ("epochs", "batch", "training", "examples"):
         checks.positive_int(f"--config.{name}", config[name])

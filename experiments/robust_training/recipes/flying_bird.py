@@ -2,7 +2,8 @@
 
 Paper: Chen et al., Sparsity Winning Twice (arXiv 2202.09844). `adaptive=False` keeps the sparsity: Flying Bird.
 Command: python -m experiments.run --config=experiments/robust_training/recipes/flying_bird.py --config.sparsity=0.95
-TIME
+Time: some minutes on two busy CPU cores, once the dense network is trained.
+Expected: not measured yet; the others of this folder are between 13.5 % (MAD) and 53.3 % (Twin-Rep) at 95 %.
 """
 
 import jax

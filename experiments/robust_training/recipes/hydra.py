@@ -2,7 +2,8 @@
 
 Paper: Sehwag et al., HYDRA: Pruning Adversarially Robust Neural Networks (arXiv 2002.10509), under TRADES.
 Command: python -m experiments.run --config=experiments/robust_training/recipes/hydra.py --config.sparsity=0.95
-TIME
+Time: some minutes on two busy CPU cores, once the dense network is trained.
+Expected: not measured yet; the others of this folder are between 13.5 % (MAD) and 53.3 % (Twin-Rep) at 95 %.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,8 @@
 
 Paper: Ye et al., Adversarial Robustness vs. Model Compression, or Both? (arXiv 1903.12561).
 Command: python -m experiments.run --config=experiments/robust_training/recipes/radmm.py --config.sparsity=0.95
-TIME
+Time: about 8 minutes on two busy CPU cores, once the dense network is trained.
+Expected: with seed 0 clean 37.6 %, worst of the attacks 23.6 % (dense: 97.3 and 82.4 %), 13,614 bytes.
 """
 
 from ml_collections import ConfigDict
