@@ -3,7 +3,7 @@
 Paper: Chen et al., Sparsity Winning Twice (arXiv 2202.09844). `adaptive=False` keeps the sparsity: Flying Bird.
 Command: python -m experiments.run --config=experiments/robust_training/recipes/flying_bird.py --config.sparsity=0.95
 Time: about 5 minutes on two busy CPU cores, once the dense network is trained.
-Expected: with seed 0 clean 52.2 %, worst of the attacks 27.2 % (dense: 97.3 and 82.4 %), 8,311 bytes: sparser than asked.
+Expected: with seed 0 clean 52.2 %, worst of the attacks 27.2 % (dense: 97.3 and 82.4 %), 8,311 bytes.
 """
 
 import jax
