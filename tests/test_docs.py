@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-pytestmark = pytest.mark.core
 ROOT = pathlib.Path(__file__).parents[1]
 FACES = ("prune", "lowrank", "quantize", "attacks", "train", "program", "measure", "models", "export", "sx")
 

@@ -15,7 +15,6 @@ from spartax import arrays, tree
 from spartax.arrays import verbs
 from tests import leaves
 
-pytestmark = pytest.mark.core
 CASES = [(name, shape) for shape in (leaves.DENSE, leaves.CONV) for name in leaves.examples(shape)]
 # Swapping input and output, moving the output in front, permuting the spatial axes, and one that mixes them all.
 PERMUTATIONS = {2: [(1, 0)], 4: [(3, 2, 0, 1), (1, 0, 2, 3), (0, 3, 1, 2)]}
@@ -71,6 +70,7 @@ def test_looks_like_its_dense_array(leaf, whole):
     assert jax.eval_shape(sx.dense, leaf).shape == whole.shape
 
 
+@pytest.mark.core
 def test_jit_and_flatten(leaf, whole):
     eager = sx.dense(leaf)
     # a product of factors rounds at the size of its largest terms
@@ -79,6 +79,7 @@ def test_jit_and_flatten(leaf, whole):
     np.testing.assert_array_equal(sx.dense(treedef.unflatten(values)), eager)
 
 
+@pytest.mark.core
 def test_pack_is_exact_and_never_larger(leaf, whole):
     small = sx.pack(leaf)
     np.testing.assert_array_equal(dense(small), whole)
@@ -133,6 +134,7 @@ def test_cast(name, shape):
         np.testing.assert_allclose(np.asarray(rounded, np.float32), whole, atol=0.01 * np.abs(whole).max())
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("name", [n for n, s in FLOAT if s == leaves.DENSE and not n.startswith(ROUNDS_ACTIVATIONS)])
 def test_matmul_and_its_gradients(name):
     leaf, x = leaves.examples(leaves.DENSE)[name], leaves.normal(5, 2, leaves.DENSE[0], seed=9)
@@ -156,6 +158,7 @@ def test_matmul_and_its_gradients(name):
     assert jax.tree.leaves(ours[0])
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("name", [n for n, s in FLOAT if s == leaves.DENSE])
 def test_stack_in_scan_and_vmap(name):
     """Three leaves stacked child by child are the stack of their dense weights."""
@@ -178,6 +181,7 @@ def test_stack_in_scan_and_vmap(name):
     np.testing.assert_allclose(total, 3 * whole, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("name", [n for n, s in FLOAT if s == leaves.DENSE])
 def test_sharding_and_donation(name):
     leaf = leaves.examples(leaves.DENSE)[name]

@@ -15,7 +15,6 @@ from spartax.program import Scalings
 from spartax.records import Objective, Transform
 from tests import plugs
 
-pytestmark = pytest.mark.core
 JOINS = {
     "prune": lambda: prune.prune(prune.magnitude(), 0.75),
     "learnt_scores": lambda: prune.learnt_scores(0.75),

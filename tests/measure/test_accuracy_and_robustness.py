@@ -11,8 +11,6 @@ from spartax import attacks, measure, program
 from spartax.arrays import Masked
 from spartax.measure.padding import padded
 
-pytestmark = pytest.mark.core
-
 KEY = jax.random.key(0)
 rng = np.random.default_rng(0)
 X = rng.random((23, 5)).astype(np.float32)

@@ -11,8 +11,6 @@ from rich.console import Console
 from spartax import measure
 from spartax.measure import report
 
-pytestmark = pytest.mark.core
-
 
 def record(method="dense", **changes):
     fields = {

@@ -10,8 +10,6 @@ from spartax import measure
 from spartax.arrays import LowRank, Masked, Quantized, Sum, dense
 from spartax.arrays.packed import pack_codes
 
-pytestmark = pytest.mark.core
-
 rng = np.random.default_rng(0)
 
 

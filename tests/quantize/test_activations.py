@@ -10,7 +10,6 @@ from spartax import prune, quantize
 from spartax.records import Evidence
 from tests import plugs
 
-pytestmark = pytest.mark.core
 X, _ = plugs.batch()
 WEIGHTS = plugs.draw()
 

@@ -12,8 +12,6 @@ from spartax.arrays import FakeQuantized, FixedPoint
 from spartax.quantize import word_lengths
 from tests import plugs
 
-pytestmark = pytest.mark.core
-
 
 @pytest.mark.parametrize(
     ("diversity", "first", "second", "fraction"), [(1.5, 1, 1, 5), (3, 11, 28, 24), (10, 1, 28, 19), (50, 1, 28, 19)]

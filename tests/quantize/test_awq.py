@@ -10,7 +10,6 @@ from spartax import quantize
 from tests import leaves
 from tests.quantize.test_folding import GOLDEN, GOLDEN_ROWS, GOLDEN_W, pair
 
-pytestmark = pytest.mark.core
 # Mean squared error of the outputs for the ratios 0, 1/20, ..., 19/20: rows of 3 bits with a zero point.
 GOLDEN_LOSSES = np.array(
     [

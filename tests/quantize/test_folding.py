@@ -10,7 +10,6 @@ import spartax as sx
 from spartax import prune, quantize
 from tests import leaves
 
-pytestmark = pytest.mark.core
 I, J, K = np.arange(6), np.arange(16), np.arange(96)
 # Golden inputs: a weight [out, in], and 96 columns of inputs.
 GOLDEN_W = np.sin(1 + 3.1 * I[:, None] + 7.3 * J + 0.11 * I[:, None] * J).astype(np.float32)

@@ -11,7 +11,6 @@ from spartax.arrays import FakeInputs, FakeQuantized, LearntClip, LearntStep
 from spartax.records import Evidence, Layout
 from tests import plugs
 
-pytestmark = pytest.mark.core
 VALUES = [-3, -0.6, 0.2, 0.7, 5]
 GOLDEN = {"out": [-2, -0.5, 0, 0.5, 1.5], "dv": [0, 1, 1, 1, 0], "ds_scaled": -0.41311822, "init_step": 2.19393102}
 

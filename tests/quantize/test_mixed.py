@@ -15,7 +15,6 @@ from spartax.quantize.records import Sensitivity
 from spartax.records import Evidence, Layout, Objective
 from tests import plugs
 
-pytestmark = pytest.mark.core
 GRIDS = [quantize.integer(bits) for bits in (2, 3, 4, 6, 8)]
 SHAPES = {"a": (8, 6), "b": (6, 9), "c": (9, 5), "d": (5, 3)}
 LAYOUTS = {path: Layout((0,), (1,)) for path in SHAPES}

@@ -11,7 +11,6 @@ from spartax import catalog, quantize
 from spartax.kernels.uniform import Uniform
 from spartax.quantize.observers._observer import Observer, Seen
 
-pytestmark = pytest.mark.core
 GRIDS = [Uniform(4), Uniform(3, False)]
 
 

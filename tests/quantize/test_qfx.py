@@ -18,7 +18,6 @@ from spartax.kernels.words import Words
 from tests import plugs
 from tests.oracles.waves import wave
 
-pytestmark = pytest.mark.core
 GOLDEN = {
     None: [1.34375, 1.125, -0.90625, -0.46875, 0.03125, 1.0625, 1.09375, -1.09375, -0.5625, 0.625],
     1: [1.0, 1.0, -0.5, -0.25, 0.03125, 1.0, 1.0, -1.0, -0.5, 0.5],

@@ -12,7 +12,6 @@ from spartax.quantize.reste import power_at
 from spartax.records import Evidence, Layout
 from tests import plugs
 
-pytestmark = pytest.mark.core
 X = [-2, -1.5, -1, -0.5, -0.1, -0.05, 0, 0.05, 0.1, 0.100001, 0.7, 1.2, 1.6]
 NEAR = {1: 1.0, 2: 3.162277660, 3: 4.641588834}
 GOLDEN = {

@@ -12,8 +12,6 @@ import pytest
 from spartax import train
 from spartax.train.accelat import Rate, accelat_step
 
-pytestmark = pytest.mark.core
-
 
 def falls(accuracies, **options):
     """The epochs (counted from 1) after which the rate fell, and the last rate."""

@@ -7,7 +7,6 @@ import pytest
 import spartax as sx
 from spartax import prune, train
 
-pytestmark = pytest.mark.core
 KEY = jax.random.key(0)
 X, Y = np.eye(2, dtype=np.float32), np.zeros(2, np.int32)
 

@@ -8,7 +8,6 @@ import pytest
 
 from spartax import train
 
-pytestmark = pytest.mark.core
 KEY = jax.random.key(0)
 
 

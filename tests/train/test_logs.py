@@ -8,8 +8,6 @@ from spartax.train import events
 from tests.train import run as this
 from tests.train.test_checkpoints import interrupted
 
-pytestmark = pytest.mark.core
-
 
 def without_rates(path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -8,7 +8,6 @@ import spartax as sx
 from spartax import train
 from spartax.arrays import LowRank, Masked, Quantized
 
-pytestmark = pytest.mark.core
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 X = RNG.random((8, 6)).astype(np.float32)

@@ -11,7 +11,6 @@ from spartax.train.losses.distillation import distillation
 from spartax.train.network import Network
 from spartax.train.progressive import Student
 
-pytestmark = pytest.mark.core
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 X, Y = jnp.asarray(RNG.normal(size=(32, 4)), jnp.float32), jnp.asarray(RNG.integers(0, 3, 32), jnp.int32)

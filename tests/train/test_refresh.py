@@ -10,7 +10,6 @@ import spartax as sx
 from spartax import prune, quantize, train
 from spartax.chain import chain
 
-pytestmark = pytest.mark.core
 KEY = jax.random.key(0)
 
 

@@ -12,7 +12,6 @@ from spartax.records import Evidence, Layout
 from tests.oracles import golden
 from tests.oracles import prune as oracle
 
-pytestmark = pytest.mark.core
 GIVEN = Evidence({"w": Layout((0,), (1,))})
 
 

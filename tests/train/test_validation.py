@@ -7,7 +7,6 @@ import pytest
 from spartax import train
 from tests.train.test_averages import pull
 
-pytestmark = pytest.mark.core
 KEY = jax.random.key(0)
 BATCH = (np.eye(2, dtype=np.float32), np.zeros(2, np.int32))
 TX = optax.chain(optax.sgd(1.0), train.ema(0.5))

@@ -4,8 +4,6 @@ import pytest
 
 from spartax import train
 
-pytestmark = pytest.mark.core
-
 
 def test_a_line_and_then_the_schedule_from_its_beginning():
     rate = train.warm_up(optax.piecewise_constant_schedule(0.4, {2: 0.1}), 4, 10)
