@@ -1,4 +1,4 @@
-"""What the documents name exists."""
+"""What the documents name exists, and their links lead somewhere."""
 
 import importlib
 import pathlib
@@ -7,20 +7,31 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-FACES = ("prune", "lowrank", "quantize", "attacks", "train", "program", "measure", "models", "export", "sx")
+FACES = ("prune", "lowrank", "quantize", "attacks", "train", "program", "measure", "models", "export", "sharding", "sx")
+DOCS = [page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs").glob("*.md"))]
+STUDIES = [page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "experiments").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/systems.md"])
+def anchors(text):
+    """What GitHub calls the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", ["README.md", *DOCS])
 def test_every_function_that_a_page_names_exists(page):
     text = (ROOT / page).read_text()
     named = {tuple(n.split(".")) for n in re.findall(rf"`((?:{'|'.join(FACES)})\.\w+)", text)}
-    assert named
+    assert named or page.startswith("docs/")
     for face, name in sorted(named):
         module = importlib.import_module("spartax" if face == "sx" else f"spartax.{face}")
         assert hasattr(module, name), f"{page} names {face}.{name}"
 
 
-def test_links_lead_to_files():
-    for page in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
-            assert (ROOT / target).exists(), f"{page} links to {target}"
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *DOCS, *STUDIES])
+def test_links_lead_to_files_and_headings(page):
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", (ROOT / page).read_text()):
+        file, _, heading = link.partition("#")
+        target = (ROOT / page).parent / file if file else ROOT / page
+        assert target.exists(), f"{page} links to {link}"
+        assert not heading or heading in anchors(target.read_text()), f"{page}: {link} is no heading"

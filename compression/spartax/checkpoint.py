@@ -68,6 +68,17 @@ def restore(path: str | os.PathLike) -> Params:
 
     Raises:
       ValueError: there is no checkpoint, or it holds classes, fields or a format that this version does not know.
+
+    Example:
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> import spartax as sx
+      >>> small = sx.pack({"kernel": sx.Masked(jnp.arange(8.0), jnp.arange(8) == 7)})
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     sx.save(folder + "/small", small)
+      ...     again = sx.restore(folder + "/small")
+      >>> type(again["kernel"]).__name__, sx.nbytes(again) == sx.nbytes(small)
+      ('Bitmask', True)
     """
     folder, spec = _read_spec(path)
     wanted = {"small": np.empty(spec["bytes"], np.uint8)} if spec["bytes"] else {}

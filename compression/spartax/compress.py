@@ -72,6 +72,21 @@ def compress(
     Raises:
       ValueError: no transform, params that do not fit the function, weights that are not finite, a rule that selects
         nothing, evidence that a transform needs and nobody gave.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import spartax as sx
+      >>> from spartax import prune, quantize
+      >>> apply = lambda params, x: x @ params["kernel"]
+      >>> params = {"kernel": jnp.array([[1.0, 127.0], [-127.0, 2.0]])}
+      >>> steps = prune.prune(prune.magnitude(), 0.5), quantize.quantize(quantize.integer(bits=8))
+      >>> out = sx.compress(apply, params, *steps, batches=[jnp.ones((1, 2))])
+      >>> sx.dense(out.params)["kernel"].tolist()
+      [[0.0, 127.0], [-127.0, 0.0]]
+      >>> [step["method"] for step in out.info["kernel"]["steps"]]
+      ['prune', 'quantize']
+      >>> out.apply(out.params, jnp.array([[1.0, 1.0]])).tolist()
+      [[-127.0, 127.0]]
     """
     if not transforms:
         raise ValueError("transforms: give at least one, such as prune.prune(prune.magnitude()).")

@@ -68,6 +68,19 @@ def stablehlo(
 
     Raises:
       ValueError: unknown platforms or weights, a shape that is none, params that do not fit.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> import jax, jax.export
+      >>> import jax.numpy as jnp
+      >>> from spartax import export
+      >>> params = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder) / "network.stablehlo"
+      ...     done = export.stablehlo(path, lambda params, x: x @ params["kernel"], params, (1, 2))
+      ...     again = jax.export.deserialize(bytearray(path.read_bytes()))
+      >>> done.batch is None, again.call(jnp.ones((3, 2))).tolist()
+      (True, [[4.0, 6.0], [4.0, 6.0], [4.0, 6.0]])
     """
     checks.one_of("weights", weights, ("inside", "argument"))
     for platform in platforms:

@@ -86,6 +86,19 @@ def autoattack(
     Raises:
       ValueError: an option out of range; at the call, images outside [0, 1], labels or logits that do not fit, logits
         that are not finite, or a state that belongs to another evaluation.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from spartax import attacks
+      >>> logits_fn = lambda x: jnp.stack([x[:, 0, 0, 0], x[:, 0, 1, 0]], axis=1)  # 0: the first pixel is brighter
+      >>> x = jnp.array([[0.6, 0.5], [0.9, 0.2], [0.4, 0.5]]).reshape(3, 1, 2, 1)
+      >>> evaluate = attacks.autoattack(0.1, version=(attacks.apgd(0.1, steps=5),), trust=False, verbose=False)
+      >>> result = evaluate(jax.random.key(0), logits_fn, x, jnp.array([0, 0, 0]))
+      >>> result.robust.tolist(), result.broken_by.attack.tolist()
+      ([False, True, False], ['apgd', '', 'clean'])
+      >>> round(result.clean_accuracy, 3), round(result.robust_accuracy, 3)
+      (0.667, 0.333)
     """
     threats.threat(norm, eps)  # checks both
     checks.positive_int("batch_size", batch_size)

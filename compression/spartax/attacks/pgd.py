@@ -56,6 +56,16 @@ def pgd(
     Raises:
       ValueError: an option out of range; restarts without random starts; at the call, images outside [0, 1], labels
         or targets that do not fit.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from spartax import attacks
+      >>> logits_fn = lambda x: jnp.stack([x[:, 0, 0, 0], x[:, 0, 1, 0]], axis=1)  # 0: the first pixel is brighter
+      >>> x = jnp.array([[0.6, 0.5], [0.9, 0.2]]).reshape(2, 1, 2, 1)
+      >>> x_adv = attacks.pgd(0.1, steps=3)(jax.random.key(0), logits_fn, x, jnp.array([0, 0]))
+      >>> x_adv.reshape(2, 2).round(3).tolist() == jnp.array([[0.5, 0.6], [0.8, 0.3]]).tolist()
+      True
     """
     ball = threats.threat(norm, eps)
     checks.positive_int("steps", steps)

@@ -26,6 +26,19 @@ def factorize(factorization: Factorization, ranks: Ranks) -> Transform:
       ValueError: at use, a rank above the smaller side of a matrix or above the directions that the calibration data
         tell apart, a weight quantized or factorized already, none of a kind that the factorization splits, or
         statistics that it needs and that nobody gave, that are not finite, or zero everywhere.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import spartax as sx
+      >>> from spartax import lowrank
+      >>> apply = lambda params, x: x @ params["kernel"]
+      >>> params = {"kernel": jnp.outer(jnp.arange(1.0, 9.0), jnp.arange(1.0, 7.0))}
+      >>> rank_one = lowrank.factorize(lowrank.svd(), lowrank.fixed(1))
+      >>> out = sx.compress(apply, params, rank_one, batches=[jnp.ones((1, 8))])
+      >>> out.params["kernel"].left.shape, out.params["kernel"].right.shape
+      ((8, 1), (1, 6))
+      >>> sx.nbytes(params), sx.nbytes(out.params)
+      (192, 56)
     """
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, fitting.Chosen]:

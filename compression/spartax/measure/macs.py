@@ -35,6 +35,15 @@ def macs(apply_fn: Callable[..., Any], params: Params, x: Any) -> Macs:
 
     Raises:
       ValueError: params that do not fit the function.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import spartax as sx
+      >>> from spartax import measure
+      >>> params = {"kernel": sx.LowRank(jnp.ones((8, 1)), jnp.ones((1, 6)))}
+      >>> found = measure.macs(lambda params, x: x @ params["kernel"], params, jnp.ones((1, 8)))
+      >>> found.dense, found.run
+      (48, 14)
     """
     zeros = sparsity(params)
     by_path = {}

@@ -72,6 +72,20 @@ def robustness(
 
     Raises:
       ValueError: no attack or route, images outside [0, 1], labels that do not fit, or an attack that leaves [0, 1].
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from spartax import attacks, measure
+      >>> def logits_fn(x):  # class 0: the first pixel is brighter; rounded to tenths, so that gradients are zero
+      ...     return 0.1 * jnp.round(10 * x[:, 0, :, 0])
+      >>> x, y = jnp.array([[0.6, 0.5], [0.9, 0.2]]).reshape(2, 1, 2, 1), jnp.array([0, 0])
+      >>> routes = {"own": logits_fn, "smooth": lambda x: x[:, 0, :, 0]}
+      >>> found = measure.robustness({"FGSM": attacks.fgsm(0.1)}, logits_fn, x, y, jax.random.key(0), routes=routes)
+      >>> {route: robust.tolist() for route, robust in found.routes.items()}
+      {'own': [True, True], 'smooth': [False, True]}
+      >>> found.worst.tolist(), float(found.masking)
+      ([False, True], 0.5)
     """
     if not attacks:
         raise ValueError("attacks must hold at least one attack; got none.")

@@ -68,6 +68,14 @@ def summary(params: Params) -> str:
 
     Returns:
       Aligned lines for printing; bytes are packed bytes without the header of a file.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import spartax as sx
+      >>> print(sx.summary({"kernel": sx.LowRank(jnp.ones((8, 1)), jnp.ones((1, 6)))}))
+      weight  stored as  shape  bytes dense  bytes packed  sparsity
+      kernel  LowRank    8 x 6          192            56      0.0%
+      total   1 weights  48             192            56      0.0%
     """
     found = sizes(params)
     dense_total, packed_total = sum(s.dense for s in found.values()), sum(s.packed for s in found.values())

@@ -60,6 +60,16 @@ def inspect(apply_fn: Callable[..., Any], params: Params, *args: Any) -> dict[Pa
 
     Raises:
       ValueError: the function does not accept these params or inputs.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import spartax as sx
+      >>> apply = lambda params, x: x @ params["kernel"] + params["bias"]
+      >>> usages = sx.inspect(apply, {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)}, jnp.ones((1, 4)))
+      >>> usages["kernel"].layout.inputs, usages["kernel"].layout.outputs, usages["kernel"].macs
+      ((0,), (1,), 8)
+      >>> usages["bias"].layout is None
+      True
     """
     named = {path: w for path, w in tree.weights(params).items() if tree.is_floating(w)}
     uses: dict[Path, list[Seen]] = {path: [] for path in named}
@@ -113,6 +123,16 @@ def explain(apply_fn: Callable[..., Any], params: Params, *args: Any) -> dict[Pa
 
     Returns:
       `{path: one line per use}`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import spartax as sx
+      >>> apply = lambda params, x: x @ params["a"] @ params["b"]
+      >>> params = {"a": sx.LowRank(jnp.ones((8, 1)), jnp.ones((1, 8))), "b": jnp.ones((8, 2))}
+      >>> for path, lines in sx.explain(apply, params, jnp.ones((1, 8))).items():
+      ...     print(path, *lines)
+      a dot_general: LowRank: two thin products (rank 1)
+      b dot_general: dense (dense)
     """
 
     def lines(usage: Usage) -> tuple[str, ...]:

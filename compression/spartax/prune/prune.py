@@ -68,6 +68,17 @@ def prune(
         weights; at use, a weight that the pattern does not fit, fewer kept entries than weights, scores that are not
         finite, scores, counts or masks that do not fit the weights, a weight left with no entries, or a compressed one
         that the criterion would move or the schedule set to zero.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import spartax as sx
+      >>> from spartax import prune
+      >>> apply = lambda params, x: x @ params["kernel"]
+      >>> params = {"kernel": jnp.arange(8.0).reshape(4, 2) - 3}
+      >>> two_of_four = prune.prune(prune.magnitude(), pattern=prune.n_of_m(2, 4))
+      >>> out = sx.compress(apply, params, two_of_four, batches=[jnp.ones((1, 4))])
+      >>> sx.dense(out.params)["kernel"].T.tolist()
+      [[-3.0, 0.0, 0.0, 3.0], [-2.0, 0.0, 0.0, 4.0]]
     """
     pattern = pattern or unstructured()
     fixed = getattr(pattern, "sparsity", None)

@@ -42,6 +42,16 @@ def quantize(grid: Grid, calibration: Calibration | None = None, rounding: Round
     Raises:
       ValueError: a calibration or rounding that does not apply to the grid; at use, a group that does not divide the
         input axis of a weight, a weight that is not finite, or one quantized already.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import spartax as sx
+      >>> from spartax import quantize
+      >>> apply = lambda params, x: x @ params["kernel"]
+      >>> params = {"kernel": jnp.array([[7.0, 0.5], [-3.2, 3.5]])}
+      >>> out = sx.compress(apply, params, quantize.quantize(quantize.integer(bits=4)), batches=[jnp.ones((1, 2))])
+      >>> sx.dense(out.params)["kernel"].tolist()
+      [[7.0, 0.5], [-3.0, 3.5]]
     """
     calibration = calibration or catalog.load(calibrations, grid.calibration)()
     rounding = rounding or nearest()
