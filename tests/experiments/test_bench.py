@@ -20,7 +20,11 @@ def test_rows_are_printed_and_written(tmp_path, monkeypatch, capsys):
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [r["bench"] for r in rows] == ["gptq"] * 2 + ["lowrank"] * 3 + ["qat"] * 2 + ["threshold"]
     assert all(r["time"][0] > 0 and r["base"][0] > 0 for r in rows)
-    assert "rank 32" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "rank 32" in printed
+    assert "4 layers of 32 x 64 at rank 8: gram_svd" in printed
+    assert "by multiply-adds" in rows[5]["note"]
+    assert "break-even rank" in rows[5]["note"]
 
 
 def test_rows_of_kernels_are_chosen(tmp_path, monkeypatch, capsys):

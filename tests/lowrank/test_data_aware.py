@@ -140,6 +140,17 @@ def test_randomized_svd_is_nearly_as_near_and_power_iterations_help():
     assert errors[0] > best * 1.1
 
 
+def test_the_gram_matrix_gives_the_svd_of_either_side():
+    matrix = rng.normal(size=(12, 30)) * np.geomspace(1, 0.01, 12)[:, None]
+    for turned in (matrix, matrix.T):
+        ours, exact = (np.matmul(*split(make(), turned, 5)) for make in (lowrank.gram_svd, lowrank.svd))
+        np.testing.assert_allclose(ours, exact, atol=2e-4)
+    left, right = split(lowrank.gram_svd(), matrix, 5)
+    values = np.linalg.svd(matrix, compute_uv=False)[:5]
+    np.testing.assert_allclose(np.sum(np.square(left), axis=0), values, rtol=1e-3)  # shared evenly
+    np.testing.assert_allclose(np.sum(np.square(right), axis=1), values, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from spartax.arrays import LowRank
 from spartax.records import Array, Factorization, Layout
@@ -106,14 +107,20 @@ def _as_stored(value: Array, shape: tuple[int, ...], layout: Layout) -> Array:
 
 
 def spectra(matrices: Mapping[str, Array]) -> dict[str, np.ndarray]:
-    """Squared singular values of each matrix `[*stack, m, n]`, largest first, summed over the layers of a stack."""
+    """Squared singular values of each matrix `[*stack, m, n]`, largest first, summed over the layers of a stack.
+
+    They are the eigenvalues of the smaller Gram matrix, true to rounding of the largest.
+    """
     return {path: np.asarray(_spectrum(matrix), np.float64) for path, matrix in matrices.items()}
 
 
 @jax.jit
 def _spectrum(matrix: Array) -> Array:
-    values = jnp.linalg.svd(wide(matrix), compute_uv=False)
-    return jnp.sum(jnp.square(values).reshape(-1, values.shape[-1]), axis=0)
+    matrix = wide(matrix)
+    short = matrix if matrix.shape[-2] <= matrix.shape[-1] else jnp.swapaxes(matrix, -1, -2)
+    gram = jnp.matmul(short, jnp.swapaxes(short, -1, -2), precision=lax.Precision.HIGHEST)
+    values = jnp.maximum(jnp.linalg.eigvalsh(gram)[..., ::-1], 0)
+    return jnp.sum(values.reshape(-1, values.shape[-1]), axis=0)
 
 
 def wide(matrix: Array) -> Array:
