@@ -22,7 +22,7 @@ import optax
 
 import spartax as sx
 from spartax import lowrank
-from spartax.records import Array, Params, Transform
+from spartax.records import Array, Evidence, Params, Path, Ranks, Transform, Weights
 
 TRAITS = 3  # hidden numbers of each value of a field
 
@@ -138,9 +138,19 @@ def auc(scores: np.ndarray, clicks: np.ndarray) -> float:
     return float(positive @ below / (positive.sum() * negative.sum()))
 
 
+def alike(ratio: float) -> Ranks:
+    """The largest rank of each m x n matrix whose factors take `ratio` of its bytes: `floor(ratio m n / (m + n))`."""
+
+    def choose(matrices: Weights, evidence: Evidence) -> dict[Path, int]:
+        del evidence
+        return {path: max(1, int(ratio * m.size / sum(m.shape))) for path, m in matrices.items()}
+
+    return choose
+
+
 def compressed(params: Params, clicks: Clicks, method: str, ratio: float) -> Params:
-    """Tables and layers under one budget of bytes; the rule for the ranks gives all methods the same."""
-    steps: tuple[Transform, ...] = (lowrank.factorize(METHODS[method], lowrank.sensitivity(ratio)),)
+    """Every table and layer at this share of its bytes, with the same ranks by all methods."""
+    steps: tuple[Transform, ...] = (lowrank.factorize(METHODS[method], alike(ratio)),)
     if method == "atomic features":
         steps += (sx.correct_bias(),)
     batches = [clicks.x[start : start + 1000] for start in range(0, min(len(clicks.x), 4000), 1000)]

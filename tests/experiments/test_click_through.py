@@ -7,7 +7,7 @@ import spartax as sx
 from experiments.lowrank import click_through
 from experiments.lowrank.click_through import Sizes, auc
 
-SIZES = Sizes(fields=4, values=40, width=8, hidden=32, examples=6000, steps=250)
+SIZES = Sizes(fields=4, values=200, width=8, hidden=32, examples=20_000, steps=500)
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,13 @@ def test_atomic_features_lose_less_auc_than_the_svd_at_the_same_bytes(model):
     apply = sx.compressed(click_through.predicted)
     judged = lambda params: auc(np.asarray(apply(params, test.x))[:, 0], test.probability)  # noqa: E731
     best, full = auc(test.probability, test.probability), judged(dense)
-    assert best - 0.06 < full < best
-    small = {name: click_through.compressed(dense, known, name, 1 / 4) for name in ("svd", "atomic features")}
+    assert best - 0.1 < full < best
+    small = {name: click_through.compressed(dense, known, name, 1 / 3) for name in ("svd", "atomic features")}
     sizes = {sx.nbytes(params) for params in small.values()}
     assert len(sizes) == 1
-    assert 3.5 * sizes.pop() < sx.nbytes(dense)
+    assert 3 * sizes.pop() < sx.nbytes(dense)
     assert isinstance(small["svd"]["fields"]["0"]["table"], sx.LowRank)
-    assert judged(small["svd"]) + 0.01 < judged(small["atomic features"]) < full + 0.01
+    assert judged(small["svd"]) + 0.005 < judged(small["atomic features"]) < full + 0.01
 
 
 def test_rows_are_looked_up_or_multiplied(model):
