@@ -52,7 +52,7 @@ def _timed(function: Callable) -> measure.Latency:
 
 
 def _scaled(taken: measure.Latency, factor: float) -> measure.Latency:
-    return measure.Latency(*(factor * seconds for seconds in taken[:3]), taken.repeats)
+    return measure.Latency(factor * taken.median, factor * taken.low, factor * taken.high, taken.repeats)
 
 
 def layers(quick: bool) -> list[Row]:
