@@ -18,13 +18,15 @@ def test_rows_are_printed_and_written(tmp_path, monkeypatch, capsys):
     )
     assert bench.main() == 0
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [r["bench"] for r in rows] == ["gptq"] * 2 + ["lowrank"] * 3 + ["qat"] * 2 + ["threshold"]
+    assert [r["bench"] for r in rows] == ["gptq"] * 2 + ["lowrank"] * 6 + ["qat"] * 2 + ["threshold"]
     assert all(r["time"][0] > 0 and r["base"][0] > 0 for r in rows)
+    own = [r for r in rows if r["bench"] == "lowrank"]
+    assert own[0]["name"] == "4 layers of 32 x 64 at rank 8: gram_svd"
+    assert "rank 32" in own[2]["name"]
+    assert "break-even rank" in own[5]["note"]
     printed = capsys.readouterr().out
-    assert "rank 32" in printed
-    assert "4 layers of 32 x 64 at rank 8: gram_svd" in printed
-    assert "by multiply-adds" in rows[5]["note"]
-    assert "break-even rank" in rows[5]["note"]
+    assert "NumPy SVD, layer by layer" in printed
+    assert "multiply-adds" in printed
 
 
 def test_rows_of_kernels_are_chosen(tmp_path, monkeypatch, capsys):
