@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from experiments.common import configs
 from spartax import measure
 
 LINES = "results.jsonl"
+HELD = ".held"  # folder of locks
 
 
 def usable(folder: pathlib.Path) -> None:
@@ -61,14 +61,16 @@ def keep(folder: pathlib.Path, record: measure.Record) -> None:
 def locked(folder: pathlib.Path, what: str, *, wait: bool = False) -> Iterator[bool]:
     """Hold `what` in this folder, for as long as this process lives at most; gives whether it was free.
 
-    All locks are bytes of one file, so that nothing is left to clean up; file systems of clusters keep such locks.
+    Each lock is an empty file of its own, held by `flock`: a process may hold several, and giving one back leaves the
+    others alone. File systems of clusters keep such locks.
     """
     import fcntl  # not on Windows
 
-    with (folder / ".locks").open("ab") as file:
-        at = int.from_bytes(hashlib.sha256(what.encode()).digest()[:6])
+    place = folder / HELD
+    place.mkdir(exist_ok=True)
+    with (place / hashlib.sha256(what.encode()).hexdigest()[:12]).open("ab") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, at, os.SEEK_SET)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except (BlockingIOError, PermissionError):
             yield False
             return

@@ -226,11 +226,10 @@ def test_an_interrupt_writes_nothing(tmp_path, monkeypatch, capsys):
 
 
 HOLD = """
-import fcntl, hashlib, os, sys
-with open(sys.argv[1], "ab") as file:
-    at = int.from_bytes(hashlib.sha256(sys.argv[2].encode()).digest()[:6])
-    fcntl.lockf(file, fcntl.LOCK_EX, 1, at, os.SEEK_SET)
-    print(flush=True)
+import pathlib, sys
+from experiments.common import results
+with results.locked(pathlib.Path(sys.argv[1]), sys.argv[2]) as free:
+    print(free, flush=True)
     sys.stdin.read()
 """
 
@@ -238,15 +237,30 @@ with open(sys.argv[1], "ab") as file:
 def test_a_run_that_another_process_measures_is_left_to_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "measured", fake)
     arguments = [f"--config={DENSE}", f"--config.out={tmp_path}"]
-    command = [sys.executable, "-c", HOLD, str(tmp_path / ".locks"), run.parse(arguments).identity]
+    command = [sys.executable, "-c", HOLD, str(tmp_path), run.parse(arguments).identity]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
+        assert other.stdout.readline() == b"True\n"
         assert run.main(arguments) == run.BUSY
         assert "dense, seed 0: another process is measuring it" in capsys.readouterr().out
         assert run.main([*arguments, "--config.seed=1"]) == 0  # other runs go on
         other.kill()
     assert run.main(arguments) == 0  # a killed process holds nothing
     assert [r.seed for r in measure.read(tmp_path / "results.jsonl")] == [1, 0]
+
+
+def test_a_lock_that_is_given_back_leaves_the_others_of_its_process(tmp_path):
+    """A run holds its row while the network it needs is trained under another lock; another process asks then."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+
+    def free(what):
+        return subprocess.run([*command, what], stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
+
+    with results.locked(tmp_path, "row") as own:
+        with results.locked(tmp_path, "network", wait=True) as inner:
+            assert own
+            assert inner
+        assert free("row") == b"False\n"
+    assert free("row") == b"True\n"
 
 
 @pytest.mark.parametrize("equal", ["bytes", "macs"])
