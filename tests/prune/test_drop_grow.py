@@ -113,7 +113,7 @@ def test_whether_the_network_conducts_is_asked_of_the_masked_weights():
     params = {path: sx.Masked(jnp.ones(mask.shape), mask) for path, mask in masks.items()}
     given = Evidence(
         {path: Layout((0,), (1,)) for path in masks},
-        grads={path: jnp.zeros(mask.shape) for path, mask in masks.items()},
+        grads={path: jnp.ones(mask.shape) for path, mask in masks.items()},
         objective=Objective(network, (jnp.ones((2, 1)),)),
         step=10,
         key=jax.random.key(0),
@@ -132,6 +132,10 @@ def test_bad_arguments():
         transform.update(params, state, GIVEN._replace(step=None))
     with pytest.raises(ValueError, match="grads is needed"):
         transform.update(params, state, GIVEN._replace(grads=None))
+    nothing = jax.tree.map(jnp.zeros_like, GIVEN.grads)
+    with pytest.raises(ValueError, match="rigl: the gradient of the loss is zero everywhere"):
+        transform.update(params, state, GIVEN._replace(grads=nothing, step=1))
+    transform.update(params, state, GIVEN._replace(grads={**nothing, "dense": GIVEN.grads["dense"]}, step=1))
     with pytest.raises(ValueError, match="key is needed"):
         transform.init(WEIGHTS, GIVEN._replace(key=None))
     with pytest.raises(ValueError, match="dense: rigl trains plain arrays; got a Masked"):

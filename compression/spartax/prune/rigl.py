@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from spartax import catalog
+from spartax import catalog, checks
 from spartax.prune.drop_grow import drop_grow
 from spartax.records import Allocation, Array, Evidence, Transform, Weights
 
@@ -29,13 +29,14 @@ def rigl(
 
     Raises:
       ValueError: values outside these ranges; at use, a weight that is compressed already or left with no entries, a
-        step, key or gradient that is missing.
+        step, key or gradient that is missing, a gradient that is zero everywhere.
     """
     return drop_grow("rigl", _growth, {"grads"}, sparsity, allocation, fraction, every, end)
 
 
 def _growth(weights: Weights, evidence: Evidence) -> Weights:
     gradients = catalog.need("grads", evidence)
+    checks.nonzero("rigl: the gradient of the loss", [gradients[path] for path in weights])
     return {path: _size(gradients[path]) for path in weights}
 
 
