@@ -10,7 +10,7 @@ from experiments.common import compressing, measuring, networks
 from experiments.common.subject import Subject
 from spartax import attacks, catalog, program, prune
 from spartax.compress import measure, select
-from spartax.records import Allocation, Criterion, Evidence, Params
+from spartax.records import Allocation, Criterion, Evidence, Params, Weights
 
 NEEDS = frozenset({"objective", "moments"})  # of all criteria and allocations, besides key and originals
 CELL = ("allocation", "sparsity", "statistics")  # what runs differ in that share scores
@@ -23,11 +23,13 @@ class Scores(NamedTuple):
 
     Attributes:
       subject: the network.
+      weights: of it, those that are pruned.
       evidence: with the key of the seed.
       criterion: the criterion, which says it again at once.
     """
 
     subject: Subject
+    weights: Weights
     evidence: Evidence
     criterion: Criterion
 
@@ -65,9 +67,10 @@ def _allocation(config: FrozenConfigDict) -> Allocation:
 def _curves(config: FrozenConfigDict) -> dict:
     """Measured on the first `curve_images` of the evidence."""
     found = _scores(config)
-    scores = found.criterion.score(found.evidence.originals, found.evidence)
-    few = found.evidence.objective.batches[: -(-config.curve_images // measuring.BATCH)]
-    given = found.evidence._replace(objective=found.evidence.objective._replace(batches=few))
+    scores, objective = found.criterion.score(found.weights, found.evidence), found.evidence.objective
+    assert objective is not None
+    few = objective.batches[: -(-config.curve_images // measuring.BATCH)]
+    given = found.evidence._replace(objective=objective._replace(batches=few))
     return prune.rate_distortion().curves(scores, given)
 
 
@@ -75,7 +78,8 @@ def _curves(config: FrozenConfigDict) -> dict:
 def _scores(config: FrozenConfigDict) -> Scores:
     subject, evidence = _evidence(_without(config, SCORING))
     evidence = evidence._replace(key=jax.random.key(config.seed))
-    return Scores(subject, evidence, _said(criterion(config.criterion, subject.eps), evidence))
+    weights = dict(catalog.need("originals", evidence))
+    return Scores(subject, weights, evidence, _said(criterion(config.criterion, subject.eps), weights, evidence))
 
 
 @functools.lru_cache(maxsize=1)
@@ -97,10 +101,10 @@ def criterion(name: str, eps: float) -> Criterion:
     return (special.get(name) or catalog.load(prune.criteria, name))()
 
 
-def _said(criterion: Criterion, evidence: Evidence) -> Criterion:
+def _said(criterion: Criterion, weights: Weights, evidence: Evidence) -> Criterion:
     """The criterion with what it says about the dense network worked out."""
     if criterion.solve is None:
-        scores = criterion.score(evidence.originals, evidence)
+        scores = criterion.score(weights, evidence)
         return criterion._replace(score=lambda *_: scores)
-    found = criterion.solve(evidence.originals, evidence)
+    found = criterion.solve(weights, evidence)
     return criterion._replace(score=lambda *_: found[0], solve=lambda *_: found)

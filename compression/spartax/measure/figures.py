@@ -28,8 +28,9 @@ def fronts(points: Sequence[Point], path: str | os.PathLike, title: str = "") ->
             axes.plot(x, [s.point.row.clean[0] for s in own], marker, color=color, alpha=0.25, linestyle="none")
         best = comparison.front(points, cost)
         axes.step([s.cost for s in best], [s.worst for s in best], "k-", where="post", alpha=0.6, zorder=1)
-        for point in (p for p in points if p.role == "dense" and p.row.worst is not None):
-            axes.axhline(point.row.worst[0], color=GRAY, linewidth=0.8, zorder=1)
+        for worst in [p.row.worst for p in points if p.role == "dense"]:
+            if worst is not None:
+                axes.axhline(worst[0], color=GRAY, linewidth=0.8, zorder=1)
         log_axis(axes, short if name == comparison.BYTES else "{:g}".format, (1.0, 2.0, 5.0))
         axes.set(xlabel=name, ylim=(0, 102))
         axes.grid(alpha=0.25)
