@@ -9,6 +9,8 @@ import pytest
 import spartax as sx
 from spartax import prune, quantize, train
 from spartax.chain import chain
+from spartax.train.averages import restart_averages
+from spartax.train.refresh import restart_moments
 
 KEY = jax.random.key(0)
 
@@ -96,6 +98,22 @@ def test_rigl_grows_by_the_gradient_of_the_dense_weight_and_restarts_moments():
         np.testing.assert_array_equal(now, np.where(fresh, 0, was))
     np.testing.assert_array_equal(new.opt_state[0].mu["bias"], before.mu["bias"])
     assert int(new.opt_state[0].count) == 10
+
+
+def test_moments_and_averages_restart_where_only_a_part_of_the_params_has_them():
+    params = {"kernel": jnp.full((2, 2), 5.0), "bias": jnp.full(2, 5.0)}
+    label = lambda path, _: "biases" if "bias" in jax.tree_util.keystr(path) else "kernels"  # noqa: E731
+    split = {"kernels": optax.chain(optax.scale_by_adam(), train.ema()), "biases": optax.sgd(1.0, 0.9)}
+    tx = optax.partition(split, lambda params: jax.tree_util.tree_map_with_path(label, params))
+    state = jax.tree.map(jnp.ones_like, tx.init(params))
+    grown = {"kernel": jnp.array([[True, False], [False, False]]), "bias": jnp.array([False, True])}
+    new = restart_averages(restart_moments(tx, state, grown), grown, params)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    adam, ema = new.inner_states["kernels"].inner_state
+    np.testing.assert_array_equal([adam.mu["kernel"], adam.nu["kernel"]], [[[0, 1], [1, 1]]] * 2)
+    np.testing.assert_array_equal(ema.average["kernel"], [[5, 1], [1, 1]])
+    np.testing.assert_array_equal(new.inner_states["biases"].inner_state[0].trace["bias"], [1, 0])
+    assert [int(adam.count), int(ema.count)] == [1, 1]
 
 
 def test_rigl_trains_with_a_step_compiled_once_and_exact_counts():

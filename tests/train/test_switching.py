@@ -113,6 +113,20 @@ def test_each_update_continues_from_the_last_one():
     jax.tree.map(np.testing.assert_array_equal, joint.trainable, state.trainable)
 
 
+def test_a_refresh_leaves_the_state_of_both_optimizers():
+    """The steps and all else have an optimizer each, and neither has moments of what the other moves."""
+    _, apply, tx, _, _ = start()
+    transform, (x, y) = quantize.double_rounding([8, 2]), images("train")
+    variables, method = train.begin(transform, apply, jax.jit(MODULE.init)(KEY, x[:1]), x[:8], KEY)
+    refresh = train.make_refresh(transform, train.clean(), tx, apply)
+    state = train.init_state(variables, tx, method=method)
+    state = state._replace(opt_state=jax.tree.map(jnp.ones_like, state.opt_state))
+    assert refresh.due(0)
+    new = refresh.update(state, KEY, x, y)
+    assert new.method.info["params/linear1/kernel"]["widths"] == [8, 2]
+    jax.tree.map(np.testing.assert_array_equal, new.opt_state, state.opt_state)
+
+
 def test_widths_drawn_for_every_weight():
     variables, _, tx, step, traces = start()
     paths = [f"params/{name}/kernel" for name in ("linear1", "linear2")]

@@ -51,7 +51,7 @@ def double_rounding(widths: Sequence[int] = WIDTHS, *, channel: bool = False) ->
             info[path] = {"method": "double_rounding", "bits": bits, "widths": list(widths), "relative_errors": errors}
         return params, state, info
 
-    return Transform(frozenset(), init, update, due=lambda step: False)  # training has nothing to refresh
+    return Transform(frozenset(), init, update)
 
 
 @jax.jit(static_argnums=(1, 2, 3))

@@ -79,9 +79,19 @@ def restart_averages(opt_state: Any, grown: Params, trainable: Params) -> Any:
     def restart(node: Any) -> Any:
         if not _is_average(node):
             return node
-        return node._replace(average=jax.tree.map(jnp.where, grown, trainable, node.average))
+        mixed = jax.tree.map(_anew, node.average, grown, trainable, is_leaf=is_left_out)
+        return node._replace(average=mixed)
 
     return jax.tree.map(restart, opt_state, is_leaf=_is_average)
+
+
+def is_left_out(x: Any) -> bool:
+    """Whether this stands in the state of an optimizer for params that it does not move."""
+    return isinstance(x, optax.MaskedNode)
+
+
+def _anew(average: Any, grown: Any, trainable: Any) -> Any:
+    return average if is_left_out(average) else jnp.where(grown, trainable, average)
 
 
 def _averaging(share: Callable[[Array], Array | float]) -> optax.GradientTransformation:

@@ -12,7 +12,7 @@ from spartax import records, tree
 from spartax.arrays import Masked, dense, is_leaf
 from spartax.compress import measure, select
 from spartax.records import ApplyFn, Array, Evidence, Info, Layout, Params, Path, Rule, Transform, Weights
-from spartax.train.averages import restart_averages
+from spartax.train.averages import is_left_out, restart_averages
 from spartax.train.network import Loss, Network, TrainApply
 from spartax.train.step import State
 
@@ -136,14 +136,18 @@ def make_refresh(
 def restart_moments(tx: optax.GradientTransformation, opt_state: Any, grown: Params) -> Any:
     """The state of an optimizer whose moments are zero where `grown` is True.
 
+    Parts of the params that a transformation does not move (`optax.partition`, `optax.masked`) have no moments in it.
+
     Args:
       tx: the optimizer that made the state.
       opt_state: its state.
       grown: bool arrays (or single bools) in the structure of the trained params.
     """
-    return optax.tree_utils.tree_map_params(
-        tx.init, lambda moment, fresh: jnp.where(fresh, 0, moment).astype(moment.dtype), opt_state, grown
-    )
+
+    def restarted(moment: Any, fresh: Any) -> Any:
+        return moment if is_left_out(moment) else jnp.where(fresh, 0, moment).astype(moment.dtype)
+
+    return optax.tree_utils.tree_map_params(tx.init, restarted, opt_state, grown, is_leaf=is_left_out)
 
 
 def _grown(new: Any, old: Any) -> Any:
