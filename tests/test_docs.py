@@ -1,4 +1,4 @@
-"""What the documents name exists, and their links lead somewhere."""
+"""What the documents name exists, their links lead somewhere, and their tables are tables."""
 
 import importlib
 import pathlib
@@ -35,3 +35,11 @@ def test_links_lead_to_files_and_headings(page):
         target = (ROOT / page).parent / file if file else ROOT / page
         assert target.exists(), f"{page} links to {link}"
         assert not heading or heading in anchors(target.read_text()), f"{page}: {link} is no heading"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *DOCS, *STUDIES])
+def test_the_rows_of_a_table_have_the_cells_of_its_head(page):
+    """A bar in a formula is a new cell to GitHub: write `\\vert` there."""
+    for table in re.findall(r"(?:^\|.*\n?)+", (ROOT / page).read_text(), re.MULTILINE):
+        cells = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(cells) == 1, f"{page}: {table.splitlines()[0]}"
