@@ -98,6 +98,13 @@ def test_columns_of_every_depth():
     check("xla", make(70, 13, 14, (8, 8), "float32", occupied))
 
 
+def test_more_blocks_than_a_count_can_hold():
+    """300 blocks in columns of 3: the counts are of 8 bits, their sums are not."""
+    _, _, structure = make(1, 3, 100, (1, 1), "float32", np.ones((3, 100), bool))
+    np.testing.assert_array_equal(structure.columns, np.repeat(np.arange(100), 3))
+    np.testing.assert_array_equal(structure.starts, 3 * np.arange(100))
+
+
 def test_nothing_stored():
     x, values, structure = make(4, 3, 2, (8, 8), "float32", np.zeros((3, 2), bool))
     out, dx, dvalues = value_and_gradients("xla", x, values, structure, jnp.ones((4, 16)))

@@ -22,7 +22,8 @@ class Structure(NamedTuple):
     def columns(self) -> Array:
         """`[n]` int32, the column of blocks of each stored block."""
         ids = jnp.arange(self.counts.shape[0], dtype=jnp.int32)
-        return jnp.repeat(ids, self.counts, total_repeat_length=self.rows.shape[0])
+        counts = self.counts.astype(jnp.int32)  # `repeat` adds them up in their own dtype
+        return jnp.repeat(ids, counts, total_repeat_length=self.rows.shape[0])
 
     @property
     def starts(self) -> Array:
