@@ -19,7 +19,7 @@ from spartax.quantize.codes import decode, encode
 from spartax.quantize.records import Grid, Part, Rounding, Scales
 from spartax.records import Array, Layout
 
-PIECES, LEAST = 8, 256  # at most so many pieces of a matrix, of at least so many columns
+PIECE = 256  # columns of a matrix that are multiplied at a time, at most
 
 
 class Problem(NamedTuple):
@@ -74,15 +74,21 @@ def times(matrix: Array, moments: Array) -> Array:
 
 def quadratic(matrix: Array, moments: Array) -> Array:
     """`d H d^T` of every row, `[..., O]`; pieces of the symmetric H that lie above the diagonal count twice."""
-    inputs, total = matrix.shape[-1], jnp.zeros(matrix.shape[:-1], matrix.dtype)
-    piece = max(-(-inputs // PIECES), LEAST)
-    for start in range(0, inputs, piece):
-        own, lines = matrix[..., start : start + piece], moments[..., start : start + piece]
-        met = times(own, lines[..., start : start + piece, :])
-        if start:
-            met = met + 2 * times(matrix[..., :start], lines[..., :start, :])
-        total = total + jnp.sum(own * met, axis=-1)
-    return total
+    inputs = matrix.shape[-1]
+    piece = min(PIECE, inputs)
+    cut = lambda a, number, axis=-1: lax.dynamic_slice_in_dim(a, number * piece, piece, axis)  # noqa: E731
+
+    def columns(number: Array) -> Array:
+        """The last piece begins early, so as to end with the matrix; what the one before has is zero in it."""
+        late = jnp.maximum(number * piece - (inputs - piece), 0)
+        return jnp.where(jnp.arange(piece) >= late, cut(matrix, number), 0)
+
+    def add(i: Array, total: Array) -> Array:
+        own, lines = columns(i), cut(moments, i)
+        meet = lambda j, met: met + jnp.where(j < i, 2, 1) * times(columns(j), cut(lines, j, -2))  # noqa: E731
+        return total + jnp.sum(own * lax.fori_loop(0, i + 1, meet, jnp.zeros_like(own)), axis=-1)
+
+    return lax.fori_loop(0, -(-inputs // piece), add, jnp.zeros(matrix.shape[:-1], matrix.dtype))
 
 
 def by_layer(name: str, solve: Solve, options: Any) -> Rounding:
@@ -145,7 +151,7 @@ def _solved(
     matrix, scales, kept = jax.tree.map(spread, (weight, scales, kept))
     problem = Problem(matrix, scales, kept, moments.astype(matrix.dtype), grid)
     near, found = encode(matrix, scales, grid), solve(problem, options)
-    loss, nearest_loss = problem.loss(found.codes), problem.loss(near)
+    loss, nearest_loss = lax.map(problem.loss, jnp.stack([found.codes, near]))
     better = (loss < nearest_loss) & ~found.failed[..., None]
     codes = jnp.where(better[..., None], found.codes, near)
     notes = {

@@ -109,19 +109,14 @@ def _lengthened(matrix: Array, inputs: int) -> Array:
 
 def _factor(moments: Array, rungs: tuple[float, ...]) -> tuple[Array, Array, Array]:
     """R of every matrix at the first damping that lets it be factored, whether none did (R is the identity), which."""
-    levels = jnp.asarray(rungs, moments.dtype)
-    bad = lambda upper: ~jnp.all(jnp.isfinite(upper), axis=(-2, -1))  # noqa: E731
+    levels, last = jnp.asarray(rungs, moments.dtype), len(rungs) - 1
 
-    def climb(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        rung = jnp.minimum(carry[0] + bad(carry[1]), len(rungs) - 1)
-        return rung, error_feedback.factor(moments, levels[rung])[0]
+    def climb(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        rung = jnp.minimum(carry[0] + carry[1], last)
+        upper = error_feedback.factor(moments, levels[rung])[0]
+        return rung, ~jnp.isfinite(upper[..., 0, 0]), upper  # all of it is NaN where it cannot be factored
 
-    start = jnp.full(moments.shape[:-2], -1), jnp.full_like(moments, jnp.nan)
-    go_on = lambda carry: jnp.any(bad(carry[1]) & (carry[0] < len(rungs) - 1))  # noqa: E731
-    rung, upper = lax.while_loop(go_on, climb, start)
-    failed = bad(upper)
-    return (
-        jnp.where(failed[..., None, None], jnp.eye(moments.shape[-1], dtype=upper.dtype), upper),
-        failed,
-        levels[rung],
-    )
+    start = jnp.full(moments.shape[:-2], -1), jnp.ones(moments.shape[:-2], bool), jnp.zeros_like(moments)
+    rung, failed, upper = lax.while_loop(lambda carry: jnp.any(carry[1] & (carry[0] < last)), climb, start)
+    identity = jnp.eye(moments.shape[-1], dtype=upper.dtype)
+    return jnp.where(failed[..., None, None], identity, upper), failed, levels[rung]
