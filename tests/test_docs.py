@@ -1,8 +1,10 @@
 """What the documents name exists, their links lead somewhere, and their tables are tables."""
 
 import importlib
+import inspect
 import pathlib
 import re
+import runpy
 
 import pytest
 
@@ -43,3 +45,20 @@ def test_the_rows_of_a_table_have_the_cells_of_its_head(page):
     for table in re.findall(r"(?:^\|.*\n?)+", (ROOT / page).read_text(), re.MULTILINE):
         cells = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
         assert len(cells) == 1, f"{page}: {table.splitlines()[0]}"
+
+
+def test_the_reference_has_every_public_function():
+    reference = runpy.run_path(str(ROOT / "docs" / "reference.py"))
+    found = {face: reference["offered"](importlib.import_module(f"spartax.{face}")) for face in reference["FACES"]}
+    assert {"prune", "magnitude", "pooled", "rigl"} <= set(found["prune"])
+    assert {"pgd_at", "fit", "conadv"} <= set(found["train"])
+    assert "criteria" not in found["prune"]  # a module, which is no page
+    named = [
+        (name, value)
+        for names in found.values()
+        for name, value in names.items()
+        if inspect.isroutine(value) or inspect.isclass(value)
+    ]
+    assert not [name for name, value in named if not value.__doc__]
+    public = {file.stem for file in (ROOT / "compression" / "spartax").glob("[a-z]*.py")}
+    assert set(reference["OTHERS"]) <= public
