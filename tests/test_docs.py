@@ -47,6 +47,15 @@ def test_the_rows_of_a_table_have_the_cells_of_its_head(page):
         assert len(cells) == 1, f"{page}: {table.splitlines()[0]}"
 
 
+@pytest.mark.parametrize("page", DOCS)
+def test_formulas_survive_markdown(page):
+    """A backslash before a sign is an escape of Markdown's: `\\{` and `\\,` never reach the formula."""
+    prose = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+    formulas = re.findall(r"\$[^$\n]+\$", prose)
+    assert not [formula for formula in formulas if re.search(r"\\[^A-Za-z]", formula)]
+    assert "$" not in re.sub(r"`[^`\n]*`", "", re.sub(r"\$[^$\n]+\$", "", prose)).replace("$$", "")
+
+
 def test_the_reference_has_every_public_function():
     reference = runpy.run_path(str(ROOT / "docs" / "reference.py"))
     found = {face: reference["offered"](importlib.import_module(f"spartax.{face}")) for face in reference["FACES"]}
