@@ -14,6 +14,7 @@ import pytest
 from experiments import report as command
 from spartax import measure
 from spartax.measure import comparison, figures, folder, svg
+from spartax.measure.plot import style
 
 
 def record(method, worst, size, *, macs=100_000, seed=0, role="method", **changes):
@@ -260,6 +261,10 @@ def test_pictures_draw_the_values(monkeypatch, tmp_path):
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([0, 0.1, 0.2], pytest.approx([90, 30, 10]))
     assert [patch.get_width() for patch in gaps.axes[0].patches] == pytest.approx([5.0])
     assert layers.axes[0].images[0].get_array().tolist() == [[25.0, 75.0], [90.0, 0.0]]
+
+
+def test_a_hundred_families_look_different():
+    assert len({style(number) for number in range(100)}) == 100
 
 
 def test_nothing_to_report_is_said(tmp_path, capsys):

@@ -6,7 +6,7 @@ from typing import Any
 
 from spartax.measure import comparison, report
 from spartax.measure.comparison import Point
-from spartax.measure.plot import COLORS, GRAY, MARKERS, log_axis, short
+from spartax.measure.plot import COLORS, GRAY, log_axis, short, style
 
 ACROSS = 4  # panels beside each other
 
@@ -15,9 +15,9 @@ def fronts(points: Sequence[Point], path: str | os.PathLike, title: str = "") ->
     """Accuracy under attack (filled) and clean (faint) against bytes, multiply-adds and time; the fronts are black."""
     costs = {n: c for n, c in comparison.COSTS.items() if any(c(p) is not None for p in points)}
     figure, panels = _figure(len(costs), 5.0, title)
-    style = styles(points)
+    chosen = styles(points)
     for axes, (name, cost) in zip(panels, costs.items()):
-        for family, (color, marker) in style.items():
+        for family, (color, marker) in chosen.items():
             own = comparison.spots([p for p in points if p.family == family], cost)
             x, y, spread = [s.cost for s in own], [s.worst for s in own], [s.spread for s in own]
             joined = (
@@ -95,7 +95,7 @@ def styles(points: Sequence[Point]) -> dict[str, tuple[str, str]]:
         if point.role == "dense" or point.family.startswith("random"):
             found[point.family] = (GRAY, "s" if point.role == "dense" else "X")
         else:
-            found[point.family] = (COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)])
+            found[point.family] = style(number)
             number += 1
     return found
 

@@ -1,5 +1,6 @@
 """The picture of a report: robust accuracy against bytes."""
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,7 +37,7 @@ def plot(records: Sequence[Record], path: str | os.PathLike, title: str = "") ->
     figure = matplotlib.figure.Figure(figsize=(9.0, 5.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     table = sorted(report.rows(records), key=lambda row: -row.size)
-    styles = iter([(c, m) for c, m in zip(COLORS, MARKERS)] * (len(table) // len(COLORS) + 1))
+    styles = map(style, itertools.count())
     gap = (
         table[0].size * table[min(1, len(table) - 1)].size
     ) ** 0.5  # between the two largest there is room for a word
@@ -50,6 +51,11 @@ def plot(records: Sequence[Record], path: str | os.PathLike, title: str = "") ->
             axes.annotate(row.name, (gap, height), fontsize=8, color=GRAY, **place)
     _decorate(axes, records[0], title)
     figure.savefig(path)
+
+
+def style(number: int) -> tuple[str, str]:
+    """Color and marker of one of many things shown together; a hundred differ."""
+    return COLORS[number % len(COLORS)], MARKERS[(number + number // len(COLORS)) % len(MARKERS)]
 
 
 def _point(axes: Any, row: report.Row, color: str, marker: str) -> float:
