@@ -215,7 +215,7 @@ def measure(
     """
     found: dict[str, Any] = {}
     if "objective" in needs and batches:
-        put = lambda weights, x: apply(tree.replace(params, weights), x)  # noqa: E731
+        put = jax.tree_util.Partial(_logits, tree.argument(apply), params)
         rest = {path: w for path, w in tree.weights(params).items() if path not in set(paths)}
         others = {path: dense(w) for path, w in rest.items() if tree.is_floating(w)}
         found["objective"] = Objective(put, batches, loss, others)
@@ -228,6 +228,10 @@ def measure(
     if wanted:
         found |= collect(apply, params, batches, wanted, paths=list(paths), loss=loss if judged else None)
     return found
+
+
+def _logits(apply: ApplyFn, params: Params, weights: Weights, x: Array) -> Array:
+    return apply(tree.replace(params, weights), x)
 
 
 def _gradients(

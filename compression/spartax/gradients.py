@@ -1,7 +1,7 @@
 """Gradients of the loss in the weights: what the methods that look at labelled data start from.
 
-The functions that run on the device take a `Judge`, which hashes by its functions, so that a method can hold one
-jitted function and compile it once for one network.
+The functions that run on the device take a `Judge` as an argument, so that a method can hold one jitted function and
+compile it once for one network, whatever its biases and norms are by now.
 """
 
 import warnings
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from spartax import catalog, checks
+from spartax import catalog, checks, tree
 from spartax.records import Array, Evidence, Loss, Weights
 
 
@@ -49,7 +49,7 @@ def judged(evidence: Evidence) -> tuple[Judge, tuple[tuple[Array, Array], ...]]:
             raise ValueError("batches must be (x, y) with values: this method needs gradients of the loss.")
     if not objective.batches:
         raise ValueError("batches is empty; gradients of the loss need at least one batch.")
-    return Judge(objective.logits, objective.loss), objective.batches
+    return Judge(tree.argument(objective.logits), tree.argument(objective.loss)), objective.batches
 
 
 def full(weights: Weights) -> Weights:

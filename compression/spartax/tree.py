@@ -3,7 +3,7 @@
 A compressed leaf counts as one weight here. Paths are the keys of the tree joined by "/".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +12,11 @@ import jax.numpy as jnp
 from spartax import checks
 from spartax.arrays.verbs import is_leaf
 from spartax.records import Params, Path, Rule, Weights
+
+
+def argument(function: Callable[..., Any]) -> jax.tree_util.Partial:
+    """The function as a pytree: an argument of jitted code, which then is compiled once for all arrays it holds."""
+    return function if isinstance(function, jax.tree_util.Partial) else jax.tree_util.Partial(function)
 
 
 def path_name(keys: Iterable[Any]) -> Path:

@@ -19,6 +19,10 @@ def mlp(params, x):
     return jax.nn.relu(x @ params["first"]) @ params["second"] + params["bias"]
 
 
+def cross_entropy(logits, y):
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
+
+
 def problem():
     rng = np.random.default_rng(0)
     params = {"first": rng.normal(size=(6, 12)), "second": rng.normal(size=(12, 3)), "bias": np.zeros(3)}
@@ -167,6 +171,30 @@ def test_criteria_that_measure_get_the_batch():
     np.testing.assert_allclose(seen["first"], x.T @ x / len(x), rtol=1e-4, atol=1e-5)
     rows = np.argsort(-(x**2).sum(0))[:3]
     assert sorted(np.flatnonzero(np.asarray(state.variables["first"].mask).all(1))) == sorted(rows)
+
+
+@pytest.mark.parametrize("criterion", [prune.taylor, prune.wanda])
+def test_later_refreshes_compile_nothing(criterion):
+    """Weights, masks, biases, batches and the sparsity are new each time; the bias is not selected, but it counts."""
+    schedule = prune.cubic(0, 4, every=1)
+    transform, tx = prune.prune(criterion(), 0.8, schedule=schedule, allow_empty=True), optax.sgd(0.1)
+    variables, method = train.begin(transform, mlp, *problem()[:2], KEY)
+    refresh = train.make_refresh(transform, train.clean(), tx, sx.compressed(mlp), judge=cross_entropy)
+    state, compiled, removed = train.init_state(variables, tx, method=method), [], []
+    count = lambda event, _, **__: compiled.append(event) if "backend_compile" in event else None  # noqa: E731
+    for number in range(1, 4):
+        state = state._replace(step=jnp.int32(number), trainable={**state.trainable, "bias": jnp.arange(3.0) * number})
+        x, y = problem()[1:]
+        if number == 3:
+            jax.monitoring.register_event_duration_secs_listener(count)
+        try:
+            state = refresh.update(state, KEY, x * number, y)
+        finally:
+            if number == 3:
+                jax.monitoring.unregister_event_duration_listener(count)
+        removed.append(sum(zeros(state).values()))
+    assert removed[0] < removed[1] < removed[2]
+    assert compiled == []
 
 
 def test_collections_and_a_method_that_is_missing():

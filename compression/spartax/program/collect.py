@@ -73,18 +73,18 @@ def collect(
     if "signals" in needs and loss is None:
         raise ValueError("loss is needed to collect signals, the gradients of the outputs; got None.")
     limits: dict[Path, Array] = {}
+    functions = tree.argument(apply_fn), None if loss is None else tree.argument(loss)
     if "histograms" in needs:
         batches = tuple(batches)
         ranges = collect(apply_fn, params, batches, ("ranges",), paths=paths)["ranges"]
         limits = {path: jnp.max(jnp.abs(found), axis=-1) for path, found in ranges.items()}
-    total, measure = None, None
+    total, layouts = None, None
     for batch in batches:
         x, y = batch if isinstance(batch, tuple | list) else (batch, None)
         if "signals" in needs and y is None:
             raise ValueError("batches must be (x, y) to collect signals; got images without labels.")
-        if measure is None:
-            measure = _measure(apply_fn, _layouts(apply_fn, params, x, paths), frozenset(needs), loss)
-        new = measure(params, limits, x, y)
+        layouts = layouts or tuple(_layouts(apply_fn, params, x, paths).items())
+        new = _sums(*functions, params, limits, x, y, layouts=layouts, needs=frozenset(needs))
         total = new if total is None else {path: _joined(total[path], new[path]) for path in new}
     if total is None:
         raise ValueError("batches is empty; statistics need at least one batch.")
@@ -132,16 +132,19 @@ def _largest(path: Path, need: str, sums: dict[str, Array]) -> Array:
     return sums[need] * jnp.array([-1.0, 1.0]) if need == "ranges" else sums[need]
 
 
-def _measure(
-    apply_fn: ApplyFn, layouts: dict[Path, Layout], needs: frozenset[str], loss: Loss | None
-) -> Callable[[Params, dict[Path, Array], Array, Array | None], Sums]:
-    """`(params, ends of the histograms, x, y) -> sums over one batch`, jitted."""
+@jax.jit(static_argnames=("layouts", "needs"))
+def _sums(
+    apply_fn: ApplyFn, loss: Loss | None, params: Params, limits: dict[Path, Array], x: Array, y: Array | None, *,
+    layouts: tuple[tuple[Path, Layout], ...], needs: frozenset[str],
+) -> Sums:  # fmt: skip
+    """The sums over one batch; `limits` are the ends of the histograms."""
+    known = dict(layouts)
 
-    def total(probes: Sums, limits: dict[Path, Array], params: Params, x: Array, y: Array | None) -> Array:
+    def total(probes: Sums) -> Array:
         jaxpr, out_tree = walk.trace(apply_fn, (params, x), {})
         probes = {path: {**probe, "limit": limits[path]} if limits else probe for path, probe in probes.items()}
-        values = jax.tree.leaves((tagged(params, layouts, probes), x), is_leaf=verbs.is_leaf)
-        outputs = walk.walk(jaxpr, values, following(_tap(layouts, needs)))
+        values = jax.tree.leaves((tagged(params, known, probes), x), is_leaf=verbs.is_leaf)
+        outputs = walk.walk(jaxpr, values, following(_tap(known, needs)))
         logits = out_tree.unflatten([verbs.dense(v) if verbs.is_leaf(v) else v for v in outputs])
         if "signals" not in needs or loss is None or y is None:
             floats = [jnp.sum(v) for v in jax.tree.leaves(logits) if jnp.issubdtype(v.dtype, jnp.floating)]
@@ -149,14 +152,11 @@ def _measure(
         each = loss(logits, y)
         return jnp.sum(each) if each.ndim else each * x.shape[0]
 
-    @jax.jit
-    def run(params: Params, limits: dict[Path, Array], x: Array, y: Array | None) -> Sums:
-        weights = tree.pick(params, layouts)
-        probes = {path: _zeros(tuple(weights[path].shape), layout, needs) for path, layout in layouts.items()}
-        sums = jax.grad(total)(probes, limits, params, x, y)
-        return {path: {**values, "examples": _examples(values, x.shape[0])} for path, values in sums.items()}
-
-    return run
+    weights = tree.pick(params, known)
+    probes = {path: _zeros(tuple(weights[path].shape), layout, needs) for path, layout in layouts}
+    return {
+        path: {**values, "examples": _examples(values, x.shape[0])} for path, values in jax.grad(total)(probes).items()
+    }
 
 
 def _examples(sums: dict[str, Array], count: int) -> Array:

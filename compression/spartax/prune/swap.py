@@ -191,7 +191,7 @@ def _dot(a: Array, b: Array) -> Array:
     return jnp.dot(a, b, precision=lax.Precision.HIGHEST)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@jax.jit
 def _gradients(judge: gradients.Judge, weights: Weights, x: Array, y: Array) -> Array:
     """One row `[P]` for each example."""
     one = lambda batch: ravel_pytree(jax.grad(judge)(weights, batch[0][None], batch[1][None]))[0]  # noqa: E731

@@ -19,7 +19,7 @@ def fisher() -> Criterion:
       ValueError: at use, no labelled batches or loss, a loss that is not finite, gradients that are zero everywhere.
     """
 
-    squares = jax.jit(gradients.mean_square, static_argnums=0)
+    squares = jax.jit(gradients.mean_square)
 
     def score(weights: Weights, evidence: Evidence) -> Weights:
         judge, batches = gradients.judged(evidence)

@@ -23,11 +23,11 @@ def grasp(temperature: float = 200.0) -> Criterion:
     """
     checks.in_range("temperature", temperature, 1e-6, 1e9)
 
-    @jax.jit(static_argnums=0)
+    @jax.jit
     def gradient(judge: gradients.Judge, weights: Weights, x: Array, y: Array) -> tuple[Array, Weights]:
         return jax.value_and_grad(judge)(weights, x, y)
 
-    @jax.jit(static_argnums=0)
+    @jax.jit
     def product(judge: gradients.Judge, weights: Weights, g: Weights, x: Array, y: Array) -> tuple[Array, Weights]:
         (loss, _), (_, hessian_g) = jax.jvp(lambda w: jax.value_and_grad(judge)(w, x, y), (weights,), (g,))
         return loss, hessian_g

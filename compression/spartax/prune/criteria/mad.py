@@ -75,7 +75,7 @@ def _add(part: float, total: Array, new: Array) -> Array:
     return total + part * new
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def _saliency(
     options: Options, judge: gradients.Judge, layouts: tuple, weights: Weights, key: Array, x: Array, y: Array
 ) -> Weights:

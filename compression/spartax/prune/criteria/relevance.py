@@ -1,11 +1,12 @@
 """Relevance: weights that explain the right answers matter."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from spartax import catalog, checks, gradients, program
+from spartax import catalog, checks, gradients, program, tree
 from spartax.program.relevance import LrpRule
 from spartax.records import Array, Criterion, Evidence, Objective, Weights
 
@@ -36,7 +37,7 @@ def relevance(rule: LrpRule | None = None, *, per_output: bool = False, normaliz
         layouts = tuple((path, evidence.layouts[path]) for path in wide)
         total, count = jax.tree.map(jnp.zeros_like, wide), sum(len(x) for x, _ in objective.batches)
         for x, y in objective.batches:
-            total = jax.tree.map(jnp.add, total, _passed(objective.logits, rule, wide, x, y))
+            total = jax.tree.map(jnp.add, total, _passed(tree.argument(objective.logits), rule, wide, x, y))
         checks.nonzero("relevance: the relevance", total.values())
         found = _scores(total, count, layouts if per_output else (), normalize)
         return {path: found[path] for path in weights}
@@ -53,8 +54,8 @@ def _check(objective: Objective) -> None:
             raise ValueError("batches must be (x, y) with values: relevance starts at the logit of the true class.")
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _passed(logits, rule: LrpRule, weights: Weights, x: Array, y: Array) -> Weights:
+@functools.partial(jax.jit, static_argnums=1)
+def _passed(logits: Callable[..., Array], rule: LrpRule, weights: Weights, x: Array, y: Array) -> Weights:
     """Relevance that passes through every weight, summed over the batch."""
     explained = program.relevance(logits, rule)
 

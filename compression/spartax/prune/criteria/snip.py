@@ -18,7 +18,7 @@ def snip() -> Criterion:
       ValueError: at use, no labelled batches or loss, a loss that is not finite, gradients that are zero everywhere.
     """
 
-    @jax.jit(static_argnums=0)
+    @jax.jit
     def gradient(judge: gradients.Judge, weights: Weights, x: Array, y: Array) -> tuple[Array, Weights]:
         return jax.value_and_grad(judge)(weights, x, y)
 

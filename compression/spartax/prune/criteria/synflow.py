@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from spartax import catalog, checks, gradients
+from spartax import catalog, checks, gradients, tree
 from spartax.kernels import threshold
 from spartax.records import Array, Criterion, Evidence, Objective, Weights
 
@@ -35,12 +35,12 @@ def synflow(sparsity: float = 0.99, rounds: int = 100) -> Criterion:
     checks.in_range("sparsity", sparsity, 0.0, 1.0, open_high=True)
     checks.positive_int("rounds", rounds)
     checks.in_range("rounds", rounds, 1, 100)
-    run = jax.jit(_order, static_argnums=(0, 1))
-    measure = jax.jit(_flow, static_argnums=(0, 1))
+    run = jax.jit(_order, static_argnums=1)
+    measure = jax.jit(_flow, static_argnums=1)
 
     def score(weights: Weights, evidence: Evidence) -> Weights:
         objective = catalog.need("objective", evidence)
-        logits, image, others = objective.logits, _image(objective), _sizes(objective.others or {})
+        logits, image, others = tree.argument(objective.logits), _image(objective), _sizes(objective.others or {})
         weights = _sizes(gradients.full(weights))
         counts = _schedule(sum(w.size for w in weights.values()), sparsity, rounds)
         scale = _scale(lambda scale: measure(logits, image, scale, weights, others))

@@ -22,7 +22,7 @@ def taylor(power: int = 2) -> Criterion:
     """
     checks.one_of("power", power, (1, 2))
 
-    @jax.jit(static_argnums=0)
+    @jax.jit
     def changes(judge: gradients.Judge, weights: Weights, x: Array, y: Array) -> tuple[Array, Weights]:
         loss, gradient = jax.value_and_grad(judge)(weights, x, y)
         return loss, jax.tree.map(lambda w, g: jnp.abs(w * g) ** power, weights, gradient)

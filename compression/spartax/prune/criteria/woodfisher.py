@@ -62,7 +62,7 @@ def _inverse_fisher(weights: Weights, evidence: Evidence, block: int, damping: f
     return inverses
 
 
-@jax.jit(static_argnums=(0, 1, 2), donate_argnums=3)
+@jax.jit(static_argnums=(1, 2), donate_argnums=3)
 def _refined(
     judge: gradients.Judge, layouts: tuple, group: int,
     inverses: Weights, weights: Weights, count: Array, x: Array, y: Array,

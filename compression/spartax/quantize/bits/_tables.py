@@ -46,6 +46,6 @@ def loss_change(weights: Weights, replaced: Weights, evidence: Evidence) -> floa
     return mean_loss(judge, replaced, batches) - mean_loss(judge, weights, batches)
 
 
-@jax.jit(static_argnums=0)
+@jax.jit
 def _loss(judge: gradients.Judge, weights: Weights, x: Array, y: Array) -> Array:
     return judge(weights, x, y)

@@ -32,7 +32,7 @@ def fisher() -> Sensitivity:
     return Sensitivity(frozenset({"objective"}), losses, loss_change)
 
 
-_squares = jax.jit(gradients.mean_square, static_argnums=0)
+_squares = jax.jit(gradients.mean_square)
 
 
 @jax.jit

@@ -51,7 +51,7 @@ def hessian_traces(weights: Weights, evidence: Evidence, probes: int = 50) -> di
     return traces
 
 
-@jax.jit(static_argnums=(0, 1))
+@jax.jit(static_argnums=1)
 def _traces(judge: gradients.Judge, probes: int, weights: Weights, key: Array, x: Array, y: Array) -> dict[Path, Array]:
     def once(total: dict[Path, Array], key: Array) -> tuple[dict[Path, Array], None]:
         keys = jax.random.split(key, len(weights))

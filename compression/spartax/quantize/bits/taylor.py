@@ -30,7 +30,7 @@ def taylor() -> Sensitivity:
     return Sensitivity(frozenset({"objective"}), losses)
 
 
-@jax.jit(static_argnums=0)
+@jax.jit
 def _flows(judge: gradients.Judge, weights: Weights, x: Array, y: Array) -> tuple[Array, dict[Path, Array]]:
     add = lambda total, g: {p: t + jnp.abs(jnp.vdot(weights[p], g[p])) for p, t in total.items()}  # noqa: E731
     loss, total = gradients.per_example(judge, weights, x, y, add, {path: jnp.zeros(()) for path in weights})
