@@ -9,6 +9,7 @@ import spartax as sx
 from spartax import attacks, prune
 from spartax.prune.criteria.mad import block_saliency
 from spartax.records import Evidence, Layout, Objective
+from tests.oracles import prune as oracle
 from tests.oracles.waves import wave
 
 LAYOUTS = {"first": Layout((0,), (1,)), "last": Layout((0,), (1,))}
@@ -180,6 +181,28 @@ def test_the_attack_and_the_key_count():
     attacked = prune.mad(attacks.pgd(0.2, steps=3)).score(single, given)
     clean = prune.mad(lambda key, logits_fn, x, y: x).score(single, given)
     assert not np.allclose(attacked["last"], clean["last"], rtol=0.05)
+
+
+def test_what_an_attack_turns_around_goes_though_magnitude_would_keep_it():
+    """Three inputs carry 0.5 y with small weights and three 0.04 y with large ones; the attack moves each by 0.1."""
+    rng = np.random.default_rng(0)
+    y = np.tile([0, 1], 20)
+    signs = 2.0 * y - 1
+    x = (signs[:, None] * np.repeat([0.5, 0.04], 3) + 0.02 * rng.uniform(-1, 1, (40, 6))).astype(np.float32)
+    kernel = np.repeat([0.5, 2.0], 3)[:, None] * np.array([[-1.0, 1.0]])
+    objective = Objective(lambda w, x: x @ w["w"], ((jnp.asarray(x), jnp.asarray(y, jnp.int32)),), cross_entropy)
+    given = Evidence({"w": Layout((0,), (1,))}, key=jax.random.key(0), objective=objective)
+    weights = {"w": jnp.asarray(kernel, jnp.float32)}
+
+    def right(criterion):
+        """Accuracy with half of the weights, on the images and under the strongest attack of a linear function."""
+        mask = oracle.top(np.asarray(criterion.score(weights, given)["w"]), 6)
+        difference = (kernel * mask) @ [-1.0, 1.0]
+        margin = signs * (x @ difference)
+        return np.mean(margin > 0), np.mean(margin - 0.1 * np.abs(difference).sum() > 0)
+
+    assert right(prune.magnitude()) == (1, 0)
+    assert right(prune.mad(shift, zero_saliency="keep")) == (1, 1)
 
 
 def test_bad_input_is_named():
