@@ -100,8 +100,8 @@ def compress(
     if "scalings" in pipeline.needs and first is not None:
         evidence = evidence._replace(scalings=scalings(apply_fn, params, _input(first)))
     apply = compressed(apply_fn)
-    if pipeline.needs & MEASURED:
-        evidence = evidence._replace(**measure(pipeline.needs, apply, params, evidence.layouts, batches, loss))
+    needs = pipeline.needs | {"objective"}  # reports say whether the pruned network still conducts
+    evidence = evidence._replace(**measure(needs, apply, params, evidence.layouts, batches, loss))
     catalog.require(pipeline.needs, evidence)
     new, state = pipeline.init(params, evidence)
     new, _, done = pipeline.update(new, state, evidence)

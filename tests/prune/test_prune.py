@@ -41,6 +41,7 @@ def test_layerwise_magnitude_golden():
         "size": 96,
         "sparsity": 0.5,
         "outputs_without_input": 0,
+        "connected": None,
     }
     np.testing.assert_allclose(
         golden.output_error(plugs.dense(pruned["w"])), golden.NUMBERS["magnitude50_err"], rtol=1e-5
@@ -143,8 +144,23 @@ def test_nearly_empty_and_cut_weights_are_warned_about():
     assert [cut[p]["connected"] for p in "ab"] == [False, False]
     assert [w.split(":")[0] for w in cut["a"]["warnings"]] == ["nearly empty", "on no live path"]
     assert [w.split(":")[0] for w in cut["b"]["warnings"]] == ["on no live path"]
+    _, unknown = plugs.run(
+        prune.prune(prune.magnitude(), 14 / 32, prune.pooled(0)), weights, given._replace(objective=None)
+    )
+    assert [unknown[p]["connected"] for p in "ab"] == [None, None]
+    assert "warnings" not in unknown["b"]
     _, whole = plugs.run(prune.prune(prune.magnitude(), 0.0), weights, given)
     assert [(whole[p]["connected"], "warnings" in whole[p]) for p in "ab"] == [(True, False)] * 2
+
+
+def test_compress_asks_the_network_for_magnitude_too():
+    """Kept entries of `b` read unit 1, which nothing reaches; without values of images nobody knows."""
+    params = {"a": jnp.array([[2.0, 0.1]]), "b": jnp.array([[0.1], [2.0]])}
+    transform = prune.prune(prune.magnitude(), 0.5)
+    network = lambda w, x: jax.nn.relu(x @ w["a"]) @ w["b"]  # noqa: E731
+    for batch, alive in ((jnp.ones((2, 1)), False), (jax.ShapeDtypeStruct((2, 1), jnp.float32), None)):
+        info = sx.compress(network, params, transform, batches=[batch]).info
+        assert [info[p]["steps"][0]["connected"] for p in "ab"] == [alive, alive]
 
 
 def refusals():

@@ -1,10 +1,12 @@
 """What pruning left of each weight, and whether the network still conducts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from spartax import tree
 from spartax.arrays import dense
 from spartax.records import Array, Evidence, Info, Objective, Path, Weights
 
@@ -14,8 +16,8 @@ FEW, SHARE = 10, 0.001  # a weight with fewer kept entries, or a smaller part of
 def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
     """For every path: kept entries, realised sparsity, output units without input, warnings.
 
-    Where the evidence has an objective with values, `connected` says whether the weight lies on a live path: some kept
-    entry of it, and some input of the network, moves a logit on the first batch.
+    `connected` says whether the weight lies on a live path: some kept entry of it, and some input of the network, moves
+    a logit on the first batch. It is None where the evidence has no objective, or one without values.
 
     Args:
       masks: bool mask of every path.
@@ -23,17 +25,15 @@ def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
       evidence: layouts, and the objective if there is one.
     """
     info = {path: _counts(mask, evidence.layouts[path].inputs) for path, mask in masks.items()}
-    if evidence.objective is not None and not isinstance(_input(evidence.objective), jax.ShapeDtypeStruct):
-        for path, alive in connected(masks, _dense(pruned), evidence.objective).items():
-            info[path]["connected"] = alive
-    for entry in info.values():
+    objective, found = evidence.objective, dict.fromkeys(masks)
+    if objective is not None and not isinstance(_input(objective), jax.ShapeDtypeStruct):
+        found = connected(masks, pruned, objective)
+    for path, entry in info.items():
+        entry["connected"] = found[path]
         warnings = _warnings(entry)
         if warnings:
             entry["warnings"] = warnings
     return info
-
-
-_dense = jax.jit(dense)  # of all weights at once, and only where the network is run
 
 
 def connected(masks: Weights, pruned: Weights, objective: Objective) -> dict[Path, bool]:
@@ -42,22 +42,22 @@ def connected(masks: Weights, pruned: Weights, objective: Objective) -> dict[Pat
     A gradient that is not zero proves a path from input to output; zeros everywhere say that the network answers the
     same whatever this weight does, on every example of the batch.
     """
-    x = jnp.asarray(_input(objective))
-    logits, back = jax.vjp(objective.logits, pruned, x)
+    found = _moving(tree.argument(objective.logits), masks, pruned, jnp.asarray(_input(objective)))
+    return {path: bool(moves) for path, moves in found.items()}
+
+
+@jax.jit
+def _moving(logits_fn: Callable[[Weights, Array], Array], masks: Weights, pruned: Weights, x: Array) -> Weights:
+    logits, back = jax.vjp(logits_fn, dense(pruned), x)
     # A different factor for each logit: their plain sum is constant where a network centers them.
     by_weight, by_input = back(jnp.broadcast_to(1 + jnp.arange(logits.shape[-1], dtype=logits.dtype), logits.shape))
-    reached = bool(_moves(by_input)) if jnp.issubdtype(x.dtype, jnp.floating) else True
-    return {path: reached and bool(_moves(by_weight[path], masks[path])) for path in masks}
+    reached = jnp.any(by_input != 0) if jnp.issubdtype(x.dtype, jnp.floating) else True
+    return {path: reached & jnp.any((by_weight[path] != 0) & mask) for path, mask in masks.items()}
 
 
 def _input(objective: Objective) -> Any:
     batch = objective.batches[0]
     return batch[0] if isinstance(batch, tuple | list) else batch
-
-
-@jax.jit
-def _moves(gradient: Array, mask: Array | bool = True) -> Array:
-    return jnp.any((gradient != 0) & mask)
 
 
 def _counts(mask: Array, inputs: tuple[int, ...]) -> dict[str, Any]:
@@ -81,6 +81,6 @@ def _warnings(entry: dict[str, Any]) -> list[str]:
     found = []
     if entry["kept"] < min(FEW, entry["size"]) or entry["kept"] < SHARE * entry["size"]:
         found.append(f"nearly empty: {entry['kept']} of {entry['size']} entries are left")
-    if not entry.get("connected", True):
+    if entry["connected"] is False:
         found.append("on no live path: no kept entry, or no input, moves a logit on the first batch")
     return found
