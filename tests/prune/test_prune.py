@@ -161,6 +161,9 @@ def test_compress_asks_the_network_for_magnitude_too():
     for batch, alive in ((jnp.ones((2, 1)), False), (jax.ShapeDtypeStruct((2, 1), jnp.float32), None)):
         info = sx.compress(network, params, transform, batches=[batch]).info
         assert [info[p]["steps"][0]["connected"] for p in "ab"] == [alive, alive]
+    endless = lambda w, x: jax.lax.while_loop(lambda h: jnp.any(h < 0), lambda h: h + 1, network(w, x))  # noqa: E731
+    info = sx.compress(endless, params, transform, batches=[jnp.ones((2, 1))]).info
+    assert info["a"]["steps"][0]["connected"] is None
 
 
 def refusals():

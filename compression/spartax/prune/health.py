@@ -1,5 +1,6 @@
 """What pruning left of each weight, and whether the network still conducts."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
     """For every path: kept entries, realised sparsity, output units without input, warnings.
 
     `connected` says whether the weight lies on a live path: some kept entry of it, and some input of the network, moves
-    a logit on the first batch. It is None where the evidence has no objective, or one without values.
+    a logit on the first batch. It is None where the evidence has no objective, one without values, or a network without
+    derivatives.
 
     Args:
       masks: bool mask of every path.
@@ -26,8 +28,12 @@ def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
     """
     info = {path: _counts(mask, evidence.layouts[path].inputs) for path, mask in masks.items()}
     objective, found = evidence.objective, dict.fromkeys(masks)
-    if objective is not None and not isinstance(_input(objective), jax.ShapeDtypeStruct):
-        found = connected(masks, pruned, objective)
+    if objective is not None and not any(
+        isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(_input(objective))
+    ):
+        # A network without derivatives (one with a while loop, or a callback) can be pruned all the same.
+        with contextlib.suppress(ValueError, NotImplementedError):
+            found = connected(masks, pruned, objective)
     for path, entry in info.items():
         entry["connected"] = found[path]
         warnings = _warnings(entry)
@@ -42,17 +48,23 @@ def connected(masks: Weights, pruned: Weights, objective: Objective) -> dict[Pat
     A gradient that is not zero proves a path from input to output; zeros everywhere say that the network answers the
     same whatever this weight does, on every example of the batch.
     """
-    found = _moving(tree.argument(objective.logits), masks, pruned, jnp.asarray(_input(objective)))
+    found = _moving(tree.argument(objective.logits), masks, pruned, jax.tree.map(jnp.asarray, _input(objective)))
     return {path: bool(moves) for path, moves in found.items()}
 
 
 @jax.jit
-def _moving(logits_fn: Callable[[Weights, Array], Array], masks: Weights, pruned: Weights, x: Array) -> Weights:
-    logits, back = jax.vjp(logits_fn, dense(pruned), x)
+def _moving(logits_fn: Callable[[Weights, Any], Any], masks: Weights, pruned: Weights, x: Any) -> Weights:
+    outputs, back = jax.vjp(lambda w, x: _floats(logits_fn(w, x)), dense(pruned), x)
     # A different factor for each logit: their plain sum is constant where a network centers them.
-    by_weight, by_input = back(jnp.broadcast_to(1 + jnp.arange(logits.shape[-1], dtype=logits.dtype), logits.shape))
-    reached = jnp.any(by_input != 0) if jnp.issubdtype(x.dtype, jnp.floating) else True
+    by_weight, by_input = back([jnp.broadcast_to(1 + jnp.arange(v.shape[-1], dtype=v.dtype), v.shape) for v in outputs])
+    seen, whole = _floats(by_input), len(_floats(x)) == len(jax.tree.leaves(x))
+    reached = jnp.any(jnp.stack([jnp.any(g != 0) for g in seen])) if whole else True
     return {path: reached & jnp.any((by_weight[path] != 0) & mask) for path, mask in masks.items()}
+
+
+def _floats(values: Any) -> list[Array]:
+    """The floating arrays of a tree: integers have no derivatives."""
+    return [v for v in jax.tree.leaves(values) if v.ndim and jnp.issubdtype(v.dtype, jnp.floating)]
 
 
 def _input(objective: Objective) -> Any:
