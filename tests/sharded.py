@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 import spartax as sx
-from spartax import data, prune, sharding, train
+from spartax import checkpoint, data, prune, sharding, train
 
 APPLY = sx.compressed(lambda params, x: jax.nn.relu(x @ params["first"]) @ params["second"] + params["bias"])
 TX = optax.adam(1e-2)
@@ -77,9 +77,25 @@ def run(step, state, mesh, masked, count=6, keep=None):
     return train.fit(step, state, batches, key, mesh=mesh, refresh=refresh, keep=keep, progress=False)
 
 
+def at_once_and_interrupted(masked, folder):
+    """Two ways of six steps on all devices: at once, and stopped after four, to go on from the checkpoint."""
+    keep = train.checkpoints(folder, every=2, config={})
+    step = train.make_step(noisy, TX, APPLY)
+    mesh = sharding.mesh()
+    begin = lambda: placed(start(masked), "fully sharded")[1]  # noqa: E731
+    at_once = run(step, begin(), mesh, masked)
+    run(step, begin(), mesh, masked, 4, keep)
+    return at_once, run(step, begin(), mesh, masked, 6, keep)
+
+
+def everything(state):
+    return state.trainable, state.fixed, state.opt_state
+
+
 if __name__ == "__main__":
-    port, process, masked, file = sys.argv[1:]
+    port, process, masked, file, folder = sys.argv[1:]
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(process))
-    state, losses, _ = trained(masked == "masked", "fully sharded")
-    whole = sharding.replicate((state.trainable, state.fixed), sharding.mesh())
-    np.savez(file, *jax.tree.leaves(whole), losses=losses, devices=len(jax.local_devices()))
+    checkpoint.OWN_BYTES = 2**10  # an array of its own for the first layer
+    for name, (state, losses) in zip(("at once", "again"), at_once_and_interrupted(masked == "masked", folder)):
+        whole = sharding.replicate(everything(state), sharding.mesh())
+        np.savez(f"{file}.{name}.npz", *jax.tree.leaves(whole), losses=losses, devices=len(jax.local_devices()))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import spartax as sx
-from spartax import prune, quantize, sharding
-from tests.sharded import APPLY, GRIDS, dense_params, examples, trained
+from spartax import prune, quantize, sharding, train
+from tests.sharded import APPLY, GRIDS, dense_params, everything, examples, run, start, trained
 
 pytestmark = pytest.mark.core
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -107,15 +107,16 @@ def test_training_gives_the_weights_of_one_device(masked, grid):
 
 @pytest.mark.parametrize("masked", ["dense", pytest.param("masked", marks=pytest.mark.nightly)])
 def test_two_processes_give_the_weights_of_one(masked, tmp_path):
-    """Four devices each; both end with everything, so each proves it."""
+    """Four devices each; both end with everything, so each proves it. Interrupted, they end with the same bits, which
+    one process reads from their checkpoint."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
     env["PYTHONPATH"] = f"{ROOT / 'compression'}{os.pathsep}{ROOT}"
-    files = [tmp_path / f"{process}.npz" for process in range(2)]
-    calls = [[sys.executable, "-m", "tests.sharded", port, str(p), masked, str(file)] for p, file in enumerate(files)]
+    command, folder = [sys.executable, "-m", "tests.sharded", port], tmp_path / "run"
+    calls = [[*command, str(number), masked, str(tmp_path / str(number)), str(folder)] for number in range(2)]
     started = [subprocess.Popen(call, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True) for call in calls]
     try:
         said = [process.communicate(timeout=120)[1] for process in started]
@@ -125,8 +126,15 @@ def test_two_processes_give_the_weights_of_one(masked, tmp_path):
             process.wait()
     assert [process.returncode for process in started] == [0, 0], said
     state, losses, _ = trained(masked == "masked")
-    leaves = jax.tree.leaves((state.trainable, state.fixed))
-    for found in map(np.load, files):
-        assert found["devices"] == 4
-        close(found["losses"], losses)
-        close([found[f"arr_{number}"] for number in range(len(leaves))], leaves)
+    leaves = jax.tree.leaves(everything(state))
+    keep = train.checkpoints(folder, every=2, config={})
+    nothing_left = lambda *given: pytest.fail("all six steps are in the checkpoint")  # noqa: E731
+    read, read_losses = run(nothing_left, start(masked == "masked"), None, masked == "masked", keep=keep)
+    for number in range(2):
+        at_once, again = (np.load(tmp_path / f"{number}.{name}.npz") for name in ("at once", "again"))
+        assert at_once["devices"] == 4
+        close(at_once["losses"], losses)
+        close([at_once[f"arr_{index}"] for index in range(len(leaves))], leaves)
+        equal(dict(again), dict(at_once))
+        equal([at_once[f"arr_{index}"] for index in range(len(leaves))], jax.tree.leaves(everything(read)))
+        equal(at_once["losses"], read_losses)

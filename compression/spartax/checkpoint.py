@@ -29,6 +29,8 @@ _SPEC = {"format", "arrays", "bytes", "tree", "extra"}
 def save(path: str | os.PathLike, params: Params, *, extra: Mapping[str, Any] | None = None) -> None:
     """Write a tree of arrays and compressed leaves as they stand; call `pack` first for the smallest size.
 
+    With several processes the first one calls it, alone, with arrays that it can read whole (`sharding.replicate`).
+
     Args:
       path: the folder; a checkpoint that is already there is replaced once the new one is complete.
       params: dicts, lists, tuples, None, arrays, numbers, strings and compressed leaves, nested in any way. Other
@@ -36,9 +38,12 @@ def save(path: str | os.PathLike, params: Params, *, extra: Mapping[str, Any] | 
       extra: notes to keep with it, JSON values only; the function `extra` reads them.
 
     Raises:
-      ValueError: a node that could not be restored without a template, or `path` holds something else.
+      ValueError: a node that could not be restored without a template, `path` holds something else, or this is not
+        the first of several processes.
       OSError: it could not be written (a full disk); a checkpoint that was there before is unchanged.
     """
+    if jax.process_index():
+        raise ValueError(f"save is for process 0, which writes for all; this is process {jax.process_index()}.")
     folder = _folder(path)
     inside = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     if folder.is_file() or any(not name.startswith(("arrays-", "spec.json")) for name in inside):
@@ -165,9 +170,9 @@ def _write_arrays(folder: pathlib.Path, arrays: dict[str, Any]) -> None:
     """All arrays by orbax, flushed to the disk."""
     if not arrays:
         return
-    import orbax.checkpoint as ocp  # takes seconds to import
-
-    with ocp.StandardCheckpointer() as checkpointer:
+    if jax.process_count() > 1:
+        arrays = jax.device_get(arrays)  # of several processes orbax takes NumPy, or arrays that all of them share
+    with _checkpointer() as checkpointer:
         checkpointer.save(folder, arrays)
     for file in folder.rglob("*"):
         flush(file)
@@ -176,10 +181,19 @@ def _write_arrays(folder: pathlib.Path, arrays: dict[str, Any]) -> None:
 def _read_arrays(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
     if not wanted:
         return {}
-    import orbax.checkpoint as ocp
-
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         return checkpointer.restore(folder, wanted)
+
+
+def _checkpointer() -> Any:
+    """Orbax for this process alone: it waits for no other."""
+    import orbax.checkpoint as ocp  # takes seconds to import
+
+    this = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
 def _written(file: pathlib.Path, text: str) -> pathlib.Path:

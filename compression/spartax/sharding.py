@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from spartax import checks
 
@@ -102,14 +102,25 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
                 f"batch: {rows} devices share its examples, so their number must be a multiple of {rows}; got an array "
                 f"of shape {np.shape(x)}. Choose such a batch_size, and drop_last=True in data.batches."
             )
-    lying = NamedSharding(mesh, PartitionSpec("data"))
+    return spread(batch, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def spread(tree: Any, lying: Sharding) -> Any:
+    """The tree with all arrays lying so; with several processes every one gives whole arrays and keeps its own part.
+
+    Without the comparison of all processes that `jax.device_put` makes, which costs a message per array: that they give
+    the same values is up to the caller.
+
+    Args:
+      tree: pytree of arrays.
+      lying: where, such as the `sharding` of an array.
+    """
     if lying.is_fully_addressable:
-        return jax.device_put(batch, lying)
-    return jax.tree.map(lambda x: _part_of(np.asarray(x), lying), batch)
+        return jax.device_put(tree, lying)
+    return jax.tree.map(lambda x: _part_of(np.asarray(x), lying), tree)
 
 
-def _part_of(x: np.ndarray, lying: NamedSharding) -> jax.Array:
-    """Without the comparison of all processes that `device_put` makes: it would cost a message per batch."""
+def _part_of(x: np.ndarray, lying: Sharding) -> jax.Array:
     return jax.make_array_from_callback(x.shape, lying, lambda index: x[index])
 
 

@@ -94,6 +94,20 @@ def test_int4_rounds_weights_and_activations(subject):
         assert (leaf.quantizer.bits, leaf.weight.quantizer.bits) == (4, 4)
 
 
+def test_accelat_is_a_constant_rate_until_accuracy_stops_rising(subject, monkeypatch):
+    """Three epochs on the same batches; the rate falls after the second, or not at all."""
+
+    def trained(schedule, scores=()):
+        config = configs.load(str(RECIPES.parent / "accelerated.py"), [("schedule", schedule)], quick=True)
+        told = iter(scores)
+        monkeypatch.setattr(config.module, "watching", lambda *given: lambda variables: next(told))
+        return jax.tree.leaves(run.compressed(config, subject))
+
+    constant, rising, flat = trained("constant"), trained("accelat", (0.1, 0.2, 0.3)), trained("accelat", (0.1,) * 3)
+    assert all(map(np.array_equal, constant, rising))
+    assert not any(map(np.array_equal, constant, flat))
+
+
 @pytest.mark.parametrize("file", sorted(p.stem for p in RECIPES.glob("*.py") if p.stem not in ("__init__", "options")))
 def test_every_recipe_says_what_it_does(file):
     config = configs.load(str(RECIPES / f"{file}.py"))

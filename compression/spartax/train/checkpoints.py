@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
-from spartax import checkpoint, checks
+from spartax import checkpoint, checks, sharding
 from spartax.records import Array
 from spartax.train.step import State
 
@@ -32,8 +33,9 @@ def checkpoints(folder: str | os.PathLike, *, every: int, config: Mapping[str, A
     A run that is killed at any moment and started by the same command ends with the same bits as one that was not:
     saved are weights, masks, optimizer, averages, best weights, losses and the number of the step, from which keys and
     data follow. Saving writes beside the previous checkpoint and exchanges the two at the end (`spartax.save`). What is
-    read lies as the state given to `fit` does, on any number of devices. One process only: a state that is spread over
-    several hosts cannot be read by one.
+    read lies as the state given to `fit` does, on any number of devices and processes. Of several processes all call
+    `fit`, with the same folder on a disk that they share: the first one writes what all have gathered in its memory,
+    whole, the others wait for it, and every one reads.
 
     Args:
       folder: where; the run makes it.
@@ -43,7 +45,7 @@ def checkpoints(folder: str | os.PathLike, *, every: int, config: Mapping[str, A
 
     Raises:
       ValueError: `every` is no positive integer, `config` holds other than JSON values; in `fit`, the folder holds a
-        checkpoint of another run or of a newer format.
+        checkpoint of another run or of a newer format, or only some of the processes find one there.
       OSError: in `fit`, a checkpoint could not be written (a full disk); the previous one is unchanged.
     """
     checks.positive_int("every", every)
@@ -63,19 +65,24 @@ def fingerprint(keep: Checkpoints, state: State, key: Array) -> dict[str, Any]:
 
 
 def save(keep: Checkpoints, print_of: dict[str, Any], state: State, losses: list[Any]) -> None:
-    """Make the state durable."""
+    """Make the state durable; when it returns it is, in every process."""
     flat = jax.tree_util.tree_flatten_with_path(state._replace(method=None))[0]
     saved = {
-        "leaves": {jax.tree_util.keystr(keys): _without_keys(x) for keys, x in flat},
+        "leaves": {jax.tree_util.keystr(keys): _whole(_without_keys(x)) for keys, x in flat},
         "method": None if state.method is None else _plain((state.method.state, state.method.info)),
         "losses": np.asarray(jax.device_get(losses), np.float32),
     }
-    checkpoint.save(keep.folder, saved, extra={"training": FORMAT, "fingerprint": print_of})
+    if jax.process_index() == 0:
+        checkpoint.save(keep.folder, saved, extra={"training": FORMAT, "fingerprint": print_of})
+    multihost_utils.sync_global_devices("checkpoint saved")
 
 
 def resume(keep: Checkpoints, print_of: dict[str, Any], state: State) -> tuple[State, list[Any]]:
     """The state and losses that were saved last, or the given state where nothing was."""
-    if not (keep.folder / "spec.json").exists():
+    found = multihost_utils.process_allgather(np.asarray((keep.folder / "spec.json").exists()))
+    if np.any(found) and not np.all(found):
+        raise ValueError(f"{keep.folder} holds a checkpoint for some processes only; name a folder that all share.")
+    if not np.all(found):
         return state, []
     _check(keep.folder, checkpoint.extra(keep.folder), print_of)
     saved = checkpoint.restore(keep.folder)
@@ -116,7 +123,7 @@ def _check(folder: pathlib.Path, extra: dict[str, Any], print_of: dict[str, Any]
 def _hash(*values: Any) -> str:
     digest = hashlib.sha256()
     for value in values:
-        digest.update(value.encode() if isinstance(value, str) else np.asarray(_without_keys(value)).tobytes())
+        digest.update(value.encode() if isinstance(value, str) else np.asarray(_whole(_without_keys(value))).tobytes())
     return digest.hexdigest()
 
 
@@ -128,13 +135,19 @@ def _without_keys(x: Any) -> Any:
     return jax.random.key_data(x) if _is_key(x) else x
 
 
+def _whole(x: Any) -> Any:
+    """What is spread over several processes, gathered in the memory of each."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return x
+    return np.asarray(x) if x.is_fully_replicated else multihost_utils.process_allgather(x, tiled=True)
+
+
 def _placed(new: Any, like: Any) -> Any:
     """What was read, as `like` is: a key, and on its devices."""
     if not isinstance(like, jax.Array):
         return new
-    if _is_key(like):
-        new = jax.random.wrap_key_data(new, impl=jax.random.key_impl(like))
-    return jax.device_put(new, like.sharding) if like.committed else new
+    new = sharding.spread(new, like.sharding) if like.committed else jnp.asarray(new)
+    return jax.random.wrap_key_data(new, impl=jax.random.key_impl(like)) if _is_key(like) else new
 
 
 def _plain(node: Any) -> Any:
@@ -143,7 +156,7 @@ def _plain(node: Any) -> Any:
         return {name: _plain(value) for name, value in node.items()}
     if isinstance(node, (tuple, list)):
         return (tuple if isinstance(node, tuple) else list)(_plain(value) for value in node)
-    return node
+    return jax.tree.map(_whole, node)
 
 
 def _like(like: Any, node: Any) -> Any:
