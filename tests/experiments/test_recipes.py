@@ -94,6 +94,7 @@ def test_int4_rounds_weights_and_activations(subject):
         assert (leaf.quantizer.bits, leaf.weight.quantizer.bits) == (4, 4)
 
 
+@pytest.mark.nightly  # three trainings to compile; the controller and its way to the optimizer have tests of their own
 def test_accelat_is_a_constant_rate_until_accuracy_stops_rising(subject, monkeypatch):
     """Three epochs on the same batches; the rate falls after the second, or not at all."""
 
