@@ -1,7 +1,7 @@
 """Question: how robust is a network at an equal number of passes, under AccelAT and under a schedule fixed before?
 
 Paper: Nikfam, Marchisio, Martina and Shafique, AccelAT: A Framework for Accelerating the Adversarial Training of Deep
-Neural Networks through Accuracy Gradient (S033). `schedule` is "accelat", whose rate falls where the accuracy on attacked
+Neural Networks through Accuracy Gradient (S033). `schedule` is "accelat", whose rate falls where accuracy on attacked
 held-out images stops rising, "cosine", or "constant". All three see the same images in the same order, under the same
 attack and optimizer, for `epochs` passes; `watched` images are held out from all of them.
 Command: python -m experiments.run --config=experiments/robust_training/accelerated.py --config.schedule=cosine
