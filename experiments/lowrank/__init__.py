@@ -1,1 +1,1 @@
-"""Which low-rank method keeps the most accuracy, clean and attacked, at the same bytes? One shot, no fine-tuning."""
+"""Which low-rank method keeps the most accuracy, clean and attacked, at the same bytes?"""

@@ -44,16 +44,22 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     for group in groups:
-        attacked = [record for record in group if record.robust]
-        name = f"{'robust' if attacked else 'one_shot'}_{group[0].model}"
-        text = measure.markdown(attacked, f"{group[0].model}: pruned, under attack") if attacked else markdown(group)
-        (path / f"{name}.md").write_text(f"{text}\n![accuracy]({name}.png)\n")
+        model, attacked = group[0].model, [record for record in group if record.robust]
+        plain = [record for record in group if not record.robust]
+        if cells(plain):
+            plot(plain, written(path / f"one_shot_{model}", markdown(plain)))
         if attacked:
-            figures.fronts(comparison.points(attacked), path / f"{name}.png", group[0].model)
-        else:
-            plot(group, path / f"{name}.png")
-        print(path / f"{name}.md", path / f"{name}.png")
+            text = measure.markdown(attacked, f"{model}: pruned, under attack")
+            figures.fronts(comparison.points(attacked), written(path / f"robust_{model}", text), model)
     return 0
+
+
+def written(place: pathlib.Path, text: str) -> pathlib.Path:
+    """Write a page; gives the file of its picture."""
+    page, picture = pathlib.Path(f"{place}.md"), pathlib.Path(f"{place}.png")
+    page.write_text(f"{text}\n![accuracy]({picture.name})\n")
+    print(page, picture)
+    return picture
 
 
 def cells(records: Sequence[measure.Record]) -> Found:

@@ -1,1 +1,1 @@
-"""Networks made robust here, from random weights, on CIFAR-10."""
+"""Networks made robust here from random weights, and recipes that compress robust networks."""

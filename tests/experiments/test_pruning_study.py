@@ -10,10 +10,11 @@ import pytest
 import spartax as sx
 from experiments import run, sweep
 from experiments.common import configs, networks
+from experiments.common import subject as common
 from experiments.common.subject import Subject
 from experiments.pruning import scored, tables
 from experiments.pruning.options import KEPT, NEW
-from spartax import attacks, data, measure, models, prune
+from spartax import attacks, data, measure, models, prune, train
 
 STUDY = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "pruning"
 ONE_SHOT, ROBUST = str(STUDY / "one_shot.py"), str(STUDY / "robust.py")
@@ -109,7 +110,8 @@ def test_two_lines_for_a_cell_before_and_after_batch_statistics(network, values,
     np.testing.assert_array_equal(params[KEPT]["batch_stats"]["BatchNorm_0"]["mean"], 0)
 
 
-def test_learnt_scores_are_trained_and_the_weights_are_not(network, values):
+def test_learnt_scores_are_trained_and_the_weights_are_not(network, values, monkeypatch):
+    monkeypatch.setattr(common, "pgd_training", lambda eps: train.clean())  # compiling the attack is most of the time
     config = values(ROBUST, method="learnt_scores", sparsity="0.5", score_epochs="3", stage="one-shot")
     kernel = run.compressed(config, network)["params"]["Dense_0"]["kernel"]
     dense = np.asarray(network.variables["params"]["Dense_0"]["kernel"])
@@ -147,11 +149,14 @@ def test_the_grids_hold_everything(file, count, names, capsys, tmp_path):
         assert f"  {name}" in printed
 
 
+THREAT = {"norm": "linf", "eps": 0.1, "levels": 16}
+
+
 def line(criterion, allocation, clean, seed=0, statistics=NEW, role="method"):
     fields = dict.fromkeys(measure.Record._fields) | {"role": role, "seed": seed, "clean": clean, "robust": {}}
     options = {"criterion": criterion, "allocation": allocation, "sparsity": 0.5, "statistics": statistics}
     fields |= {"options": options if role != "dense" else {}, "bytes_disk": 1, "examples": 2000}
-    return measure.Record(**fields | {"model": "net", "data": "set", "method": criterion, "threat": {"eps": 0.1}})
+    return measure.Record(**fields | {"model": "net", "data": "set", "method": criterion, "threat": THREAT})
 
 
 def test_tables_mark_the_best_and_what_it_does_not_lead(tmp_path):
@@ -174,8 +179,11 @@ def test_tables_mark_the_best_and_what_it_does_not_lead(tmp_path):
     assert "| a | **40.0 ±2.1** uniform |" in before
     assert "| a | 50.0 ±2.2 | **80.0 ±1.8** |\n| b | *79.0 ±1.8* | 70.0 ±2.0 |\n| random | 20.0 ±10.0 |  |" in grid
     assert "Dense: 90.0 ±1.3." in page
-    for record in records:
+    attacked = {"macs": dict.fromkeys(("dense", "run", "nonzero"), 1), "sparsity": {}, "warnings": [], "broken_by": {}}
+    attacked |= {"robust": {"PGD-20": 0.3}, "worst": 0.3}
+    for record in (*records, line("swap", "", 0.6, role="method")._replace(options={}, **attacked)):
         measure.append(tmp_path / "lines.jsonl", record)
     assert tables.main([str(tmp_path)]) == 0
+    assert "\n| swap " in (tmp_path / "robust_net.md").read_text()  # beside those that were not attacked
     assert (tmp_path / "one_shot_net.md").read_text().startswith(page)
     assert (tmp_path / "one_shot_net.png").read_bytes()[:4] == b"\x89PNG"

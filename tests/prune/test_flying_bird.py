@@ -80,5 +80,7 @@ def test_bad_options_are_named():
     for name, options in {"sparsity": {"sparsity": 1.0}, "fraction": {"fraction": 2.0}, "end": {"end": 0}}.items():
         with pytest.raises(ValueError, match=f"{name} must be"):
             prune.flying_bird(lambda params: (0.0, 0.0), **{"end": 5, **options})
+    with pytest.raises(ValueError, match="watch: what it gives holds NaN"):
+        flown([np.nan], [0.1])
     with pytest.raises(ValueError, match="watch must be a function"):
         prune.flying_bird(None, end=5)

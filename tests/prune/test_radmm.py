@@ -83,6 +83,7 @@ def test_patterns_and_steps():
     [
         (functools.partial(prune.radmm, 1.0), "sparsity must be"),
         (functools.partial(prune.radmm, every=0), "every must be"),
+        (lambda: prune.radmm(0.9).init({"w": WEIGHT}, GIVEN), "w: no weight would be left"),
         (lambda: train.radmm(base, -1.0), "rho must be"),
         (lambda: value({"w": WEIGHT}, 1.0), "begin with prune.radmm"),
         (lambda: prune.radmm().update({"w": WEIGHT}, {}, GIVEN), "w holds no Pulled"),

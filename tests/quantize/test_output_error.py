@@ -6,6 +6,7 @@ import pytest
 
 from spartax import quantize
 from spartax.quantize.codes import decode, encode
+from spartax.records import Layout
 from tests.quantize.layers import layer, part
 
 GRID = quantize.integer(3, group=10)
@@ -43,6 +44,20 @@ def test_an_outlier_that_nothing_flows_into_is_cut():
     scales = quantize.output_error().fit(jnp.asarray(kernel), GRID, part(moments))
     np.testing.assert_allclose(scales.scale[0], 0.8 * 1.5, rtol=1e-6)  # then 1.2 is a code
     np.testing.assert_allclose(scales.scale[1], 0.9 * 1.5, rtol=1e-6)  # least 9 (s - 1.2)^2 + 9 (1.5 - s)^2: s = 1.35
+
+
+def test_a_group_of_all_features_of_a_tap_is_a_block_of_its_own():
+    """Four taps of five features: what a block loses does not depend on the others."""
+    kernel, moments = layer()
+    layout, grid, shape = Layout((0, 1, 2), (3,)), quantize.integer(3, group=5), (2, 2, 5, 12)
+    found = quantize.output_error().fit(jnp.asarray(kernel.reshape(shape)), grid, part(moments, layout))
+    assert found.scale.shape == (2, 2, 1, 12)
+    for tap, scale in enumerate(np.asarray(found.scale).reshape(4, 12)):
+        own, seen = kernel[5 * tap : 5 * tap + 5], moments[5 * tap : 5 * tap + 5, 5 * tap : 5 * tap + 5]
+        steps = [(1 - i / 20) * np.abs(own).max(0) / 3 for i in range(10)]
+        lost = [np.clip(np.round(own / step), -3, 3) * step - own for step in (scale, *steps)]
+        first, *tried = (np.einsum("io,ij,jo->o", change, seen, change) for change in lost)
+        np.testing.assert_allclose(first, np.min(tried, 0), rtol=1e-3)
 
 
 def test_bad_input_is_refused():

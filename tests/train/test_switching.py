@@ -141,12 +141,18 @@ def test_widths_drawn_for_every_weight():
     assert len(traces) == before
 
 
+def without_steps(tx):
+    params = {"kernel": jnp.ones(2)}
+    return tx.update(params, tx.init(params), params)
+
+
 def test_bad_arguments():
     for make, message in (
         (lambda: train.switching(None, ()), "number of widths"),
         (lambda: train.alrs(0.1, optax.sgd(1.0), ()), "number of widths"),
         (lambda: train.alrs(0.1, optax.sgd(1.0), (8, 9)), "widths must be one of"),
         (lambda: train.alrs(0.1, optax.sgd(1.0), least=2), "least must be in"),
+        (lambda: without_steps(train.alrs(0.1, optax.sgd(1.0))), "params hold no step that is learnt"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

@@ -13,7 +13,7 @@ from spartax.arrays import Masked, is_leaf
 from spartax.kernels import threshold
 from spartax.prune.allocations.erk import erk
 from spartax.prune.criteria.random import random
-from spartax.prune.health import report
+from spartax.prune.health import refuse_empty, report
 from spartax.prune.masks import exchange, mine
 from spartax.records import Allocation, Array, Evidence, Info, Params, Path, Transform, Weights
 
@@ -80,9 +80,7 @@ def drawn(
     weights = {path: _plain(method, path, w) for path, w in tree.pick(params, evidence.layouts).items()}
     scores = random().score(weights, evidence)
     counts = allocation(scores, sparsity, evidence)
-    empty = [path for path, keep in counts.items() if keep == 0]
-    if empty:
-        raise ValueError(f"{', '.join(empty)}: no weight would be left; lower the sparsity.")
+    refuse_empty(counts)
     masked = {path: Masked(w, threshold.top(scores[path], counts[path])) for path, w in weights.items()}
     return tree.replace(params, masked), counts
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from spartax import catalog, tree
+from spartax import catalog, checks, tree
 from spartax.prune.allocations.erk import erk
 from spartax.prune.criteria.random import random
 from spartax.prune.drop_grow import check, cosine, drawn, is_due, move
@@ -63,7 +63,7 @@ def flying_bird(
 
     Raises:
       ValueError: values outside these ranges; at use, a weight that is compressed already or left with no entries, a
-        step or key that is missing.
+        step or key that is missing, a loss or gap that is not finite.
     """
     check(sparsity, fraction, every, end)
     if not callable(watch):
@@ -78,7 +78,9 @@ def flying_bird(
         catalog.require(needs, evidence)
         weights = tree.pick(params, state.counts)
         old = {path: mine(w, 0) for path, w in weights.items()}
-        seen = jnp.concatenate([state.seen[1:], jnp.asarray([watch(params)], jnp.float32)])
+        watched = jnp.asarray([watch(params)], jnp.float32)
+        checks.finite("watch: what it gives", watched)  # a NaN would stop the adaptation without a word
+        seen = jnp.concatenate([state.seen[1:], watched])
         loss, gap = rising(seen)
         share = cosine(fraction, end, int(catalog.need("step", evidence)))
         wanted = random().score({path: leaf.weight for path, leaf in old.items()}, evidence)

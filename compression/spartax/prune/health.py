@@ -1,7 +1,7 @@
 """What pruning left of each weight, and whether the network still conducts."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -40,6 +40,13 @@ def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
         if warnings:
             entry["warnings"] = warnings
     return info
+
+
+def refuse_empty(counts: Mapping[Path, int]) -> None:
+    """No weight may be left with no entries."""
+    empty = [path for path, keep in counts.items() if keep == 0]
+    if empty:
+        raise ValueError(f"{', '.join(empty)}: no weight would be left; lower the sparsity.")
 
 
 def connected(masks: Weights, pruned: Weights, objective: Objective) -> dict[Path, bool]:

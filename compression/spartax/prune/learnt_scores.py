@@ -11,6 +11,7 @@ from spartax import checks, tree
 from spartax.arrays import Pulled, Scored, Thresholded, TopOfGroups, Twin, dense, thresholded, top_of_groups
 from spartax.arrays import scored as leaf
 from spartax.prune.allocations.uniform import uniform
+from spartax.prune.health import refuse_empty
 from spartax.prune.schedules.one_shot import one_shot
 from spartax.records import Allocation, Array, Evidence, Info, Layout, Params, Path, Schedule, Transform
 
@@ -71,9 +72,7 @@ def scored(
         size = jnp.abs if absolute else jnp.asarray
         target = sparsity if evidence.step is None else schedule.sparsity(sparsity, int(evidence.step))
         counts = allocation({path: size(x.scores) for path, x in leaves.items()}, target, evidence)
-        empty = [path for path, keep in counts.items() if keep == 0]
-        if empty:
-            raise ValueError(f"{', '.join(empty)}: no weight would be left; lower the sparsity.")
+        refuse_empty(counts)
         return {p: Scored(x.weight, x.scores, jnp.int32(counts[p]), absolute) for p, x in leaves.items()}
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, dict]:

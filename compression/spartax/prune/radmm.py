@@ -10,6 +10,7 @@ from spartax import checks, tree
 from spartax.arrays import Pulled, is_leaf
 from spartax.arrays.pulled import pulled
 from spartax.prune.allocations.uniform import uniform
+from spartax.prune.health import refuse_empty
 from spartax.prune.patterns.unstructured import unstructured
 from spartax.prune.prune import allocated
 from spartax.records import Allocation, Array, Evidence, Info, Params, Path, Pattern, Transform, Weights
@@ -42,7 +43,7 @@ def radmm(
       every: training steps between two projections; the first is `init`.
 
     Raises:
-      ValueError: numbers out of range; at use, a weight that is compressed already.
+      ValueError: numbers out of range; at use, a weight that is compressed already or left with no entries.
     """
     checks.in_range("sparsity", sparsity, 0.0, 1.0, open_high=True)
     checks.positive_int("every", every)
@@ -52,6 +53,7 @@ def radmm(
         """P."""
         sizes = {path: jnp.abs(x) for path, x in sums.items()}
         counts = allocated(allocation, pattern, sizes, sparsity, evidence)
+        refuse_empty(counts)
         keeps = {path: pattern(sizes[path], counts[path], evidence.layouts[path]) for path in sums}
         return {path: jnp.where(keeps[path], sums[path], 0.0) for path in sums}
 

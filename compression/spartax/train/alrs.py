@@ -46,7 +46,7 @@ def alrs(
       least: share of the rate that is always left.
 
     Raises:
-      ValueError: widths that are not 2 to 8, a `least` that is not in [0, 1].
+      ValueError: widths that are not 2 to 8, a `least` that is not in [0, 1]; at use, params without learnt steps.
     """
     checks.positive_int("the number of widths", len(widths))
     for width in widths:
@@ -60,6 +60,8 @@ def alrs(
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Alrs]:
         full = rate(state.count // len(widths)) if callable(rate) else rate
         sizes = [jnp.minimum(jnp.max(jnp.abs(g)), 1.0) for g in jax.tree.leaves(updates)]
+        if not sizes:
+            raise ValueError("params hold no step that is learnt; alrs trains weights of quantize.double_rounding.")
         left = jnp.maximum(full - jnp.mean(jnp.stack(sizes)), least * full)
         own = left * jnp.asarray([eta(width) for width in widths])[state.count % len(widths)]
         moved, new = inner.update(updates, state.inner, params)

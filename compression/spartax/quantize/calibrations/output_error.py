@@ -47,9 +47,9 @@ def _fit(shares: int, weight: Array, grid: Grid, part: Part) -> Scales:
 @jax.jit(static_argnums=(3, 4, 5))
 def _cut(weight: Array, kept: Array | None, moments: Array, grid: Grid, layout: Layout, shares: int) -> Scales:
     shape = grid.scale_shape(weight.shape, layout)
-    axis = layout.inputs[-1]
-    inputs = moments.shape[-1]
-    size = inputs if shape[axis] == 1 else weight.shape[axis] // shape[axis]  # columns of a block
+    inputs, axis = moments.shape[-1], layout.inputs[-1]
+    whole = all(shape[a] == 1 for a in layout.inputs)  # not so where a group holds all features of each tap
+    size = inputs if whole else weight.shape[axis] // shape[axis]  # columns of a block
     met = _squares(moments.astype(weight.dtype), size)
 
     def errors(scales: Scales) -> Array:
