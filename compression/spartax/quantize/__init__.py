@@ -11,6 +11,7 @@ from spartax.program.switch import switch
 from spartax.quantize import bits, calibrations, grids, observers, roundings
 from spartax.quantize.activations import activations
 from spartax.quantize.adapt import adapt
+from spartax.quantize.assign_widths import assign_widths
 from spartax.quantize.awq import awq
 from spartax.quantize.double_rounding import double_rounding
 from spartax.quantize.equalize import equalize
@@ -28,6 +29,7 @@ __all__ = [
     "Grid",
     "activations",
     "adapt",
+    "assign_widths",
     "awq",
     "bits",
     "calibrations",
