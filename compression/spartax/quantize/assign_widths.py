@@ -1,5 +1,6 @@
 """The last step of Double Rounding: one width for every weight, together least harmful at a mean number of bits."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -38,12 +39,13 @@ def assign_widths(
     checks.in_range("mean_bits", mean_bits, min(widths), STORED)
     checks.finite("traces", jnp.asarray(list(traces.values()), jnp.float32))
     weights = tree.pick(switch(params, dict.fromkeys(traces, STORED)), traces)
+    sizes = {path: math.prod(w.shape) for path, w in weights.items()}
     losses = [
-        [max(traces[p], 0.0) / (2 * w.size) * float(_change(switch(w, bits), w)) for bits in widths]
+        [max(traces[p], 0.0) / (2 * sizes[p]) * float(_change(switch(w, bits), w)) for bits in widths]
         for p, w in weights.items()
     ]
-    costs = [[w.size * b for b in widths] for w in weights.values()]
-    chosen = knapsack.choose(losses, costs, mean_bits * sum(w.size for w in weights.values()))
+    costs = [[size * b for b in widths] for size in sizes.values()]
+    chosen = knapsack.choose(losses, costs, mean_bits * sum(sizes.values()))
     return {path: widths[option] for path, option in zip(weights, chosen)}
 
 
