@@ -12,18 +12,27 @@ def test_benchmarks_are_found_by_file_name():
     assert {"compressed", "fast_gradients", "lowrank", "threshold"} <= set(bench.known())
 
 
-def test_rows_are_printed_and_written(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        sys, "argv", ["bench", "gptq", "lowrank", "qat", "threshold", "--quick", "--out", str(tmp_path / "rows.jsonl")]
-    )
+def rows_of(names, folder, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench", *names, "--quick", "--out", str(folder / "rows.jsonl")])
     assert bench.main() == 0
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [r["bench"] for r in rows] == ["gptq"] * 2 + ["lowrank"] * 6 + ["qat"] * 2 + ["threshold"]
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     assert all(r["time"][0] > 0 and r["base"][0] > 0 for r in rows)
-    own = [r for r in rows if r["bench"] == "lowrank"]
-    assert own[0]["name"] == "4 layers of 32 x 64 at rank 8: gram_svd"
-    assert "rank 32" in own[2]["name"]
-    assert "break-even rank" in own[5]["note"]
+    return rows
+
+
+def test_rows_are_printed_and_written(tmp_path, monkeypatch, capsys):
+    rows = rows_of(["qat", "threshold"], tmp_path, monkeypatch)
+    assert [r["bench"] for r in rows] == ["qat"] * 2 + ["threshold"]
+    assert rows[2]["name"] in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.nightly
+def test_rows_of_gptq_and_low_rank(tmp_path, monkeypatch, capsys):
+    rows = rows_of(["gptq", "lowrank"], tmp_path, monkeypatch)
+    assert [r["bench"] for r in rows] == ["gptq"] * 2 + ["lowrank"] * 6
+    assert rows[2]["name"] == "4 layers of 32 x 64 at rank 8: gram_svd"
+    assert "rank 32" in rows[4]["name"]
+    assert "break-even rank" in rows[7]["note"]
     printed = capsys.readouterr().out
     assert "NumPy SVD, layer by layer" in printed
     assert "multiply-adds" in printed
