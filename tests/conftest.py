@@ -1,13 +1,17 @@
 """Shared by all tests: eight virtual CPU devices and the folder of real data."""
 
+import importlib.metadata
 import os
 import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Set before JAX starts: sharded tests compare eight devices with one; compiling is most of the time of small tests.
+# The last flag makes small programs compile in a third of the time, but a later XLA stops at what it does not know.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_parallel_codegen_split_count=1"
+    + (" --xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib").startswith("0.10.") else "")
 )
 
 import jax
