@@ -145,3 +145,14 @@ def test_a_network_without_flow_is_named():
         prune.synflow().score(weights, evidence(lambda w, x: 0 * x @ w["w"], 3, weights))
     with pytest.raises(ValueError, match="rounds must be in"):
         prune.synflow(rounds=200)
+
+
+def test_the_image_keeps_its_size_while_the_flow_is_scaled():
+    """A flow of 1e20 through units that a smaller image would not switch on, as the means of batch norms do."""
+    matrices = [np.abs(np.random.default_rng(seed).normal(size=(6, 6))) for seed in (0, 1)]
+    weights = {"a": jnp.asarray(1e10 * matrices[0], jnp.float32), "b": jnp.asarray(1e10 * matrices[1], jnp.float32)}
+    logits = lambda weights, x: jax.nn.relu(x @ weights["a"] - 1e9) @ weights["b"]  # noqa: E731
+    order = prune.synflow(0.75, rounds=5).score(weights, evidence(logits, 6, weights))
+    kept = by_rounds(matrices, 0.75, 5)
+    least = min(float(np.asarray(s)[m].min()) for s, m in zip(order.values(), kept))
+    assert [(np.asarray(s) >= least).tolist() for s in order.values()] == [m.tolist() for m in kept]

@@ -21,9 +21,9 @@ def synflow(sparsity: float = 0.99, rounds: int = 100) -> Criterion:
     one scores what is left, so that no layer empties before the others. What comes out is the order of removal, later =
     higher, and within a round by score; it serves every sparsity up to the given one, with `prune.pooled()`. No data is
     needed, the shape of an image is enough. Meant for a network at its initialization. In a chain of layers the scores
-    of each add up to R. R is kept near one by scaling the image and the sum, which scales all scores alike, also around
-    residual branches. See Tanaka et al., Pruning neural networks without any data by iteratively conserving synaptic
-    flow, arXiv 2006.05467.
+    of each add up to R. R is kept near one by scaling the sum, which scales all scores alike; the image is scaled only
+    where R would overflow, and then once, as biases and means decide which units are on. See Tanaka et al., Pruning
+    neural networks without any data by iteratively conserving synaptic flow, arXiv 2006.05467.
 
     Args:
       sparsity: where the rounds end.
@@ -43,8 +43,8 @@ def synflow(sparsity: float = 0.99, rounds: int = 100) -> Criterion:
         logits, image, others = tree.argument(objective.logits), _image(objective), _sizes(objective.others or {})
         weights = _sizes(gradients.full(weights))
         counts = _schedule(sum(w.size for w in weights.values()), sparsity, rounds)
-        scale = _scale(lambda scale: measure(logits, image, scale, weights, others))
-        return run(logits, image, weights, others, scale, counts)
+        size = _size(lambda size: measure(logits, image, size, weights, others))
+        return run(logits, image, weights, others, size, counts)
 
     return Criterion(frozenset({"objective"}), score)
 
@@ -65,21 +65,21 @@ def _schedule(size: int, sparsity: float, rounds: int) -> np.ndarray:
     return np.array([round((1 - sparsity) ** (k / rounds) * size) for k in range(1, rounds + 1)], np.uint32)
 
 
-def _flow(logits: Callable[..., Array], image: Any, scale: Array, weights: Weights, others: Weights) -> Array:
-    """`scale**2 R`, by the derivative in the direction of the image: affine parts drop out."""
-    ones = jnp.full(image.shape, scale, image.dtype)
+def _flow(logits: Callable[..., Array], image: Any, size: Array, weights: Weights, others: Weights) -> Array:
+    """R for an image of `size` everywhere, by the derivative in its direction: affine parts drop out."""
+    ones = jnp.full(image.shape, size, image.dtype)
     _, change = jax.jvp(lambda x: logits({**others, **weights}, x), (ones,), (ones,))
-    return scale * jnp.sum(change)
+    return jnp.sum(change)
 
 
-def _scale(flow: Callable[[Array], Array]) -> Array:
-    """A scale at which the flow is a number other than zero."""
-    scale = 1.0
+def _size(flow: Callable[[Array], Array]) -> Array:
+    """A size of the image at which the flow is a number other than zero."""
+    size = 1.0
     for _ in range(6):
-        value = flow(jnp.float32(scale))
+        value = flow(jnp.float32(size))
         if not checks.is_concrete(value) or (np.isfinite(value) and value > 0):
-            return jnp.float32(scale)
-        scale *= 1e6 if value == 0 else 1e-6
+            return jnp.float32(size)
+        size *= 1e6 if value == 0 else 1e-6
     raise ValueError(
         "synflow: the sum of the logits for an image of ones, with the sizes of the weights, is not a positive number; "
         "score the network at its initialization, or in float64."
@@ -87,14 +87,14 @@ def _scale(flow: Callable[[Array], Array]) -> Array:
 
 
 def _order(
-    logits: Callable[..., Array], image: Any, weights: Weights, others: Weights, scale: Array, counts: Array
+    logits: Callable[..., Array], image: Any, weights: Weights, others: Weights, size: Array, counts: Array
 ) -> Weights:
     """The order of removal as one number for each entry: a power of two for the round, and the score within it."""
     rounds = counts.shape[0]
 
     def scored(alive: Weights, scale: Array) -> tuple[Array, Weights]:
         left = {path: jnp.where(alive[path], w, 0) for path, w in weights.items()}
-        value, slope = jax.value_and_grad(lambda w: _flow(logits, image, scale, w, others))(left)
+        value, slope = jax.value_and_grad(lambda w: scale * _flow(logits, image, size, w, others))(left)
         # What is gone ranks behind a score of zero.
         return value, {path: jnp.where(alive[path], jnp.abs(w * slope[path]), -1) for path, w in left.items()}
 
@@ -104,10 +104,14 @@ def _order(
         shares = threshold.kth_largest(list(scores.values()), counts[k]).kept
         kept = {path: threshold.top(s, share) for (path, s), share in zip(scores.items(), shares)}
         gone = {path: alive[path] & ~kept[path] for path in kept}
-        return _ranked(ranks, scores, gone, k - rounds), kept, scale * lax.rsqrt(value)
+        return _ranked(ranks, scores, gone, k - rounds), kept, jnp.where(value > 0, scale / value, scale)
 
     everything = {path: jnp.ones(w.shape, bool) for path, w in weights.items()}
-    start = ({path: jnp.zeros_like(w) for path, w in weights.items()}, everything, scale)
+    start = (
+        {path: jnp.zeros_like(w) for path, w in weights.items()},
+        everything,
+        1 / _flow(logits, image, size, weights, others),
+    )
     ranks, alive, scale = lax.fori_loop(0, rounds, advance, start)
     return _ranked(ranks, scored(alive, scale)[1], alive, 0)
 
