@@ -93,3 +93,17 @@ def split(params: Params, rule: Rule | None = None) -> tuple[Params, Params]:
 def merge(trainable: Params, fixed: Params) -> Params:
     """The tree that `split` took apart."""
     return jax.tree.map(lambda a, b: b if a is None else a, trainable, fixed, is_leaf=lambda x: x is None)
+
+
+def inner(path: Path, weight: Any, kind: type, what: str) -> Any:
+    """The leaf of this class in a weight, which a later transform may have wrapped; `what` names it in the error."""
+    found = [x for x in jax.tree.leaves(weight, is_leaf=lambda x: isinstance(x, kind)) if isinstance(x, kind)]
+    if not found:
+        raise ValueError(f"{path} holds no {what}; call init of this transform first.")
+    return found[0]
+
+
+def exchanged(weight: Any, new: Any) -> Any:
+    """The weight with `new` in place of its leaf of the same class."""
+    same = lambda x: isinstance(x, type(new))  # noqa: E731
+    return jax.tree.map(lambda x: new if same(x) else x, weight, is_leaf=same)

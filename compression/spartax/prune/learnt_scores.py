@@ -83,8 +83,8 @@ def scored(
 
     def update(params: Params, state: dict, evidence: Evidence) -> tuple[Params, dict, Info]:
         weights = tree.pick(params, evidence.layouts)
-        new = counted({path: _own(path, w) for path, w in weights.items()}, evidence)
-        put = {path: _exchanged(w, new[path]) for path, w in weights.items()}
+        new = counted({path: tree.inner(path, w, Scored, "learnt scores") for path, w in weights.items()}, evidence)
+        put = {path: tree.exchanged(w, new[path]) for path, w in weights.items()}
         return tree.replace(params, put), state, {path: _report(method, x) for path, x in new.items()}
 
     needs = getattr(allocation, "needs", frozenset())
@@ -106,22 +106,6 @@ _FIXED: dict[type, Callable[[Any], Any]] = {
     Twin: jax.jit(dense),
     Pulled: jax.jit(dense),
 }
-
-
-def _is_scored(x: Any) -> bool:
-    return isinstance(x, Scored)
-
-
-def _own(path: Path, weight: Any) -> Scored:
-    """The scored weight, which a later transform may have wrapped."""
-    found = [x for x in jax.tree.leaves(weight, is_leaf=_is_scored) if _is_scored(x)]
-    if not found:
-        raise ValueError(f"{path} holds no learnt scores; call init of this transform first.")
-    return found[0]
-
-
-def _exchanged(weight: Any, new: Scored) -> Any:
-    return jax.tree.map(lambda x: new if _is_scored(x) else x, weight, is_leaf=_is_scored)
 
 
 def _report(method: str, scored: Scored) -> dict[str, Any]:

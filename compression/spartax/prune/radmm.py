@@ -65,11 +65,11 @@ def radmm(
 
     def update(params: Params, state: Weights, evidence: Evidence) -> tuple[Params, Weights, Info]:
         weights = tree.pick(params, evidence.layouts)
-        own = {path: _own(path, w).weight for path, w in weights.items()}
+        own = {path: tree.inner(path, w, Pulled, "Pulled").weight for path, w in weights.items()}
         points = nearest({path: w + state[path] for path, w in own.items()}, evidence)
         duals = {path: state[path] + w - points[path] for path, w in own.items()}
         new = {path: pulled(w, points[path] - duals[path]) for path, w in own.items()}
-        put = {path: _exchanged(w, new[path]) for path, w in weights.items()}
+        put = {path: tree.exchanged(w, new[path]) for path, w in weights.items()}
         return tree.replace(params, put), duals, {path: _told(own[path], points[path]) for path in own}
 
     needs = getattr(allocation, "needs", frozenset())
@@ -80,22 +80,6 @@ def _plain(path: Path, weight: Any) -> Array:
     if is_leaf(weight):
         raise ValueError(f"{path}: radmm trains plain arrays; got a {type(weight).__name__}.")
     return weight
-
-
-def _is_pulled(x: Any) -> bool:
-    return isinstance(x, Pulled)
-
-
-def _own(path: Path, weight: Any) -> Pulled:
-    """The pulled weight, which a later transform may have wrapped."""
-    found = [x for x in jax.tree.leaves(weight, is_leaf=_is_pulled) if _is_pulled(x)]
-    if not found:
-        raise ValueError(f"{path} holds no Pulled; call init of this transform first.")
-    return found[0]
-
-
-def _exchanged(weight: Any, new: Pulled) -> Any:
-    return jax.tree.map(lambda x: new if _is_pulled(x) else x, weight, is_leaf=_is_pulled)
 
 
 def _told(weight: Array, point: Array) -> dict[str, Any]:

@@ -1,8 +1,5 @@
 """SR-STE: N:M sparse from scratch, with gradients for what is removed too."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 
 from spartax import checks, tree
@@ -50,19 +47,13 @@ def sr_ste(n: int = 2, m: int = 4, *, every: int = 100) -> Transform:
         return tree.replace(params, new), {path: leaf.kept(w) for path, w in new.items()}
 
     def update(params: Params, state: dict, evidence: Evidence) -> tuple[Params, dict, Info]:
-        found = {path: _own(path, w) for path, w in tree.pick(params, evidence.layouts).items()}
+        found = {
+            path: tree.inner(path, w, TopOfGroups, "TopOfGroups")
+            for path, w in tree.pick(params, evidence.layouts).items()
+        }
         masks = {path: leaf.kept(w) for path, w in found.items()}
         info = report(masks, {path: dense(w) for path, w in found.items()}, evidence)
         changed = {path: int(jnp.sum(mask != state[path])) for path, mask in masks.items()}
         return params, masks, {p: {**info[p], "method": "sr_ste", "changed": changed[p]} for p in masks}
 
     return Transform(frozenset(), init, update, due=lambda step: step % every == 0)
-
-
-def _own(path: Path, weight: Any) -> TopOfGroups:
-    """The weight, which a later transform may have wrapped."""
-    is_own = lambda x: isinstance(x, TopOfGroups)  # noqa: E731
-    found = [x for x in jax.tree.leaves(weight, is_leaf=is_own) if is_own(x)]
-    if not found:
-        raise ValueError(f"{path} holds no TopOfGroups; call init of this transform first.")
-    return found[0]
