@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 
 import jax
+from ml_collections import ConfigDict
 
 from experiments.common import compressing, configs, measuring, networks, results
 from experiments.common.configs import Config
@@ -76,8 +77,9 @@ def measured(config: Config) -> measure.Record:
     parent = getattr(config.module, "subject", networks.load)(values)
     replace = getattr(config.module, "network", None)
     subject = parent if replace is None else replace(values, parent)
+    attackers = judges(config, subject.eps)  # before hours of work
     params = compressed(config, subject)
-    bench = measuring.bench(subject, judges(config, subject.eps), values.seed, None if replace is None else parent)
+    bench = measuring.bench(subject, attackers, values.seed, None if replace is None else parent)
     routes = (
         {"dense parent": jax.tree_util.Partial(parent.apply_fn, parent.variables)}
         if params is not parent.variables
@@ -108,10 +110,21 @@ def compressed(config: Config, subject: Subject) -> Params:
 
 
 def judges(config: Config, eps: float) -> dict[str, Attack]:
-    """Those of the config file; else FGSM, PGD along gradients, and Square, which needs none."""
-    values = config.values
-    if hasattr(config.module, "judges"):
-        return config.module.judges(values, eps)
+    """Those of the config file, else the usual ones; none at `eps` 0, where also AutoAttack and curve are left out.
+
+    Raises:
+      ValueError: AutoAttack is to follow others, and the config file has none.
+    """
+    if not eps:
+        return {}
+    found = getattr(config.module, "judges", usual)(config.values, eps)
+    if config.values.autoattack and not found:
+        raise ValueError(f"--config.autoattack=True adds AutoAttack to other attacks, and {config.file} runs none")
+    return found
+
+
+def usual(values: ConfigDict, eps: float) -> dict[str, Attack]:
+    """FGSM, PGD along gradients, and Square, which needs none."""
     pgd = attacks.pgd(eps, steps=values.pgd_steps, restarts=values.restarts)
     return {
         "FGSM": attacks.fgsm(eps),

@@ -89,7 +89,7 @@ def base(**values: Any) -> ConfigDict:
         "data_dir": config_dict.placeholder(str),  # folder of prepared TFDS sets
         "weights": config_dict.placeholder(str),  # file; found under data_dir when left out
         "seed": 0,
-        "eps": config_dict.placeholder(float),  # the radius the network was trained for when left out
+        "eps": config_dict.placeholder(float),  # radius it was trained for when left out; at 0 no attack is run
         "examples": config_dict.placeholder(int),  # test images; all digits, 256 of other sets when left out
         "calibration": 256,  # training images of the evidence and of batch statistics
         "training": 10000,  # training images of adversarial training and fine-tuning
@@ -99,7 +99,7 @@ def base(**values: Any) -> ConfigDict:
         "pgd_steps": 20,
         "restarts": 2,
         "queries": 500,  # of Square
-        "autoattack": False,  # AutoAttack (standard) on top
+        "autoattack": False,  # AutoAttack (standard) on top of other attacks
         "curve": (0.5, 1.5, 2.0),  # radii of the security curve, in multiples of eps
         "timed": True,  # latency
         "out": "results/benchmark",

@@ -67,7 +67,7 @@ def locked(folder: pathlib.Path, what: str, *, wait: bool = False) -> Iterator[b
     import fcntl  # not on Windows
 
     place = folder / HELD
-    place.mkdir(exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     with (place / hashlib.sha256(what.encode()).hexdigest()[:12]).open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

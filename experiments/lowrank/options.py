@@ -20,8 +20,8 @@ def base(**values: Any) -> ConfigDict:
 
 
 def judges(config: ConfigDict, eps: float) -> dict[str, Attack]:
-    """PGD beside AutoAttack; no attack at radius zero, for networks that were not trained to stand any."""
-    return {f"PGD-{config.pgd_steps}": attacks.pgd(eps, steps=config.pgd_steps)} if eps else {}
+    """PGD beside AutoAttack."""
+    return {f"PGD-{config.pgd_steps}": attacks.pgd(eps, steps=config.pgd_steps)}
 
 
 def factorize(factorization: str, rule: str, ratio: float) -> tuple[Transform, ...]:

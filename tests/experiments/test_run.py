@@ -72,6 +72,42 @@ def test_a_run_that_is_there_is_not_measured_again(folder, monkeypatch, capsys):
     assert [r.seed for r in measure.read(folder / "results.jsonl")] == [0, 0, 1]
 
 
+@pytest.fixture
+def loaded(monkeypatch):
+    """A network that is there at once, at the radius of the config."""
+    images = data.Dataset(np.eye(3, 4, dtype=np.float32).reshape(3, 2, 2, 1), np.arange(3), "eye", 3, tuple("abc"))
+    weights = {"params": {"kernel": np.eye(4, 3, dtype=np.float32)}}
+    apply = lambda variables, x: x.reshape(len(x), -1) @ variables["params"]["kernel"]  # noqa: E731
+    monkeypatch.setattr(
+        networks, "load", lambda values: Subject("eye", apply, weights, images, values.eps, 255, images)
+    )
+
+
+@pytest.mark.parametrize("more", [(), ("--quick", "--config.autoattack=True")])
+def test_at_radius_zero_no_attack_is_run_and_no_number_under_attack_told(loaded, monkeypatch, tmp_path, more):
+    monkeypatch.setattr(run.measuring.measure, "robustness", None)  # not called
+    assert (
+        run.main([f"--config={DENSE}", f"--config.out={tmp_path}", "--config.eps=0", "--config.timed=False", *more])
+        == 0
+    )
+    (record,) = measure.read(tmp_path / "results.jsonl")
+    assert (record.clean, record.robust, record.worst, record.curve, record.masking) == (1.0, {}, None, None, None)
+
+
+def test_autoattack_on_top_of_no_attack_is_refused_before_the_work(loaded, monkeypatch, tmp_path, capsys):
+    file = ROOT / "experiments" / "pruning" / "one_shot.py"
+    monkeypatch.setattr(run, "compressed", None)
+    arguments = [f"--config.out={tmp_path}", "--config.eps=0.1", "--config.autoattack=True"]
+    assert run.main([f"--config={file}", *arguments]) == 2
+    assert f"adds AutoAttack to other attacks, and {file} runs none" in capsys.readouterr().err
+
+
+def test_a_lock_makes_its_folder(tmp_path):
+    folder = tmp_path / "not" / "there"
+    with results.locked(folder, "a run") as free, results.locked(folder, "a run") as again:
+        assert (free, again) == (True, False)
+
+
 def test_the_trained_network_is_that_of_the_lines_and_is_trained_once(folder, monkeypatch):
     monkeypatch.setattr(networks, "adversarially_trained", None)
     config = configs.load(DENSE, [("out", str(folder)), *configs.parse_changes(TINY[1:])], quick=True)
