@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 import spartax as sx
 from experiments.common import measuring
 from experiments.common.subject import Subject, first, tuned
-from spartax import attacks, data, train
+from spartax import attacks, data, train, tree
 from spartax.arrays import dense
 from spartax.records import Params, Rule, Transform
 
@@ -25,6 +25,13 @@ def compressed(config: ConfigDict, subject: Subject, *transforms: Transform, rul
     given = {"batches": batches(config, subject), "loss": attacks.losses.cross_entropy}
     key = jax.random.key(config.seed)
     return sx.compress(subject.apply_fn, subject.variables, *transforms, key=key, rule=rule, **given).params
+
+
+def scores_and_norms(params: Params) -> Rule:
+    """What is trained while weights and biases are frozen: learnt scores, and norms, the modules that have a scale."""
+    parts = lambda path: path.rpartition("/")  # noqa: E731
+    norms = {parts(path)[0] for path in tree.weights(params) if parts(path)[2] == "scale"}
+    return lambda path, array: parts(path)[2] == "scores" or parts(path)[0] in norms
 
 
 def refreshed(config: ConfigDict, subject: Subject, params: Params) -> Params:

@@ -6,19 +6,11 @@ Expected: the numbers that the network was published with, within the interval o
 
 from ml_collections import ConfigDict
 
+from experiments.common import dense
 from experiments.pruning import options
 
-judges = options.judges
+label, build, judges = dense.label, dense.build, options.judges
 
 
 def get_config() -> ConfigDict:
     return options.base(method="dense", role="dense", attacked=False)
-
-
-def label(config: ConfigDict) -> str:
-    return config.method
-
-
-def build(config: ConfigDict) -> tuple:
-    del config
-    return ()

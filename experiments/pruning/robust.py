@@ -44,8 +44,8 @@ def compressed(config: ConfigDict, subject: Subject) -> Params:
     checks.one_of("--config.stage", config.stage, (BEFORE, AFTER))
     params = compressing.compressed(config, subject, transform(config, subject.eps))
     if config.method == "learnt_scores":
-        only = lambda path, array: path.endswith("/scores")  # noqa: E731
-        params = tuned(subject, params, config.score_epochs, config.seed, SCORE_RATE, keep=only)
+        keep = compressing.scores_and_norms(subject.variables["params"])
+        params = tuned(subject, params, config.score_epochs, config.seed, SCORE_RATE, keep=keep)
         params = prune.finish(params)
     finish = compressing.refreshed if config.stage == BEFORE else compressing.repaired
     return finish(config, subject, params)

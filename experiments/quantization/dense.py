@@ -6,17 +6,11 @@ Expected: the numbers that the network was published with, within the interval o
 
 from ml_collections import ConfigDict
 
+from experiments.common import dense
 from experiments.quantization import options
+
+label, build = dense.label, dense.build
 
 
 def get_config() -> ConfigDict:
     return options.base(method="dense", role="dense")
-
-
-def label(config: ConfigDict) -> str:
-    return config.method
-
-
-def build(config: ConfigDict) -> tuple:
-    del config
-    return ()

@@ -29,7 +29,12 @@ def get_config() -> ConfigDict:
 
 
 def label(config: ConfigDict) -> str:
-    return f"{config.adversary} adversary, equal {config.equal}, {config.epochs} epochs"
+    return f"{config.adversary} adversary, equal {config.equal}, {trained(config)} epochs"
+
+
+def trained(config: ConfigDict) -> int:
+    """Passes over the images."""
+    return config.epochs if config.adversary == "stale" or config.equal == "work" else config.epochs // 2
 
 
 def compressed(config: ConfigDict, subject: Subject) -> Params:
@@ -39,7 +44,7 @@ def compressed(config: ConfigDict, subject: Subject) -> Params:
     assert subject.train is not None
     images, apply, key = subject.train, subject.apply_fn, jax.random.key(config.seed)
     is_stale = config.adversary == "stale"
-    epochs = config.epochs if is_stale or config.equal == "work" else config.epochs // 2
+    epochs = trained(config)
     attack, steps = attacks.fgsm(subject.eps), steps_of(images, epochs)
     batches = data.batches(images, min(BATCH, len(images.y)), key, epochs=epochs, drop_last=True)
     variables = initialized(subject.module, images, config.seed)

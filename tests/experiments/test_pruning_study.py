@@ -113,8 +113,10 @@ def test_two_lines_for_a_cell_before_and_after_batch_statistics(network, values,
 def test_learnt_scores_are_trained_and_the_weights_are_not(network, values, monkeypatch):
     monkeypatch.setattr(common, "pgd_training", lambda eps: train.clean())  # compiling the attack is most of the time
     config = values(ROBUST, method="learnt_scores", sparsity="0.5", score_epochs="3", stage="one-shot")
-    kernel = run.compressed(config, network)["params"]["Dense_0"]["kernel"]
-    dense = np.asarray(network.variables["params"]["Dense_0"]["kernel"])
+    params, before = run.compressed(config, network)["params"], network.variables["params"]
+    assert np.abs(params["BatchNorm_0"]["scale"] - before["BatchNorm_0"]["scale"]).max() > 0
+    np.testing.assert_array_equal(params["Dense_0"]["bias"], before["Dense_0"]["bias"])
+    kernel, dense = params["Dense_0"]["kernel"], np.asarray(before["Dense_0"]["kernel"])
     np.testing.assert_array_equal(kernel.weight, dense)
     assert kernel.mask.sum() == 40
     untrained = np.abs(dense) >= np.sort(np.abs(dense).ravel())[40]

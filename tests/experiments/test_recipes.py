@@ -8,7 +8,7 @@ import pytest
 
 import spartax as sx
 from experiments import run
-from experiments.common import configs
+from experiments.common import compressing, configs
 from experiments.common import subject as common
 from experiments.common.subject import Subject, initialized
 from experiments.robust_training.recipes import hydra
@@ -57,8 +57,15 @@ def test_hydra_learns_its_masks_and_then_its_weights(subject):
         assert np.abs(before - leaf.weight)[mask].max() > 1e-4  # units that are dead on all images do not move
         others += np.sum(mask != (np.abs(before) >= np.sort(np.abs(before).ravel())[-mask.sum()]))
     assert others > 0
-    assert hydra.is_score("params/layer1_0/bn1/scale", None)
-    assert not hydra.is_score("params/layer1_0/conv1/kernel/weight", None)
+
+
+def test_scores_are_trained_with_norms_whatever_these_are_called():
+    norm, layer = {"scale": 1.0, "bias": 0.0}, {"kernel": 1.0, "bias": 0.0}
+    rule = compressing.scores_and_norms({"subnet": layer, "BatchNorm_0": norm, "block": {"ln": norm}, "alone": 1.0})
+    for path in ("BatchNorm_0/scale", "BatchNorm_0/bias", "block/ln/bias", "subnet/kernel/scores"):
+        assert rule(path, None)
+    for path in ("subnet/kernel/weight", "subnet/bias", "alone", "block/bias"):
+        assert not rule(path, None)
 
 
 @pytest.mark.parametrize("name", ["mad", "twin_rep"])
@@ -107,6 +114,23 @@ def test_accelat_is_a_constant_rate_until_accuracy_stops_rising(subject, monkeyp
     constant, rising, flat = trained("constant"), trained("accelat", (0.1, 0.2, 0.3)), trained("accelat", (0.1,) * 3)
     assert all(map(np.array_equal, constant, rising))
     assert not any(map(np.array_equal, constant, flat))
+
+
+@pytest.mark.parametrize(
+    ("adversary", "equal", "epochs"), [("stale", "time", 6), ("fresh", "work", 6), ("fresh", "time", 3)]
+)
+def test_the_label_of_concurrent_training_tells_the_epochs_that_are_trained(
+    subject, monkeypatch, adversary, equal, epochs
+):
+    def batches(*given, epochs, **options):
+        raise RuntimeError(f"{epochs} epochs")
+
+    monkeypatch.setattr(data, "batches", batches)
+    changes = [("adversary", adversary), ("equal", equal), ("epochs", "6")]
+    config = configs.load(str(RECIPES.parent / "concurrent.py"), changes)
+    with pytest.raises(RuntimeError, match=f"^{epochs} epochs"):
+        run.compressed(config, subject)
+    assert config.label == f"{adversary} adversary, equal {equal}, {epochs} epochs"
 
 
 @pytest.mark.parametrize("file", sorted(p.stem for p in RECIPES.glob("*.py") if p.stem not in ("__init__", "options")))

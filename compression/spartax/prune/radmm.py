@@ -31,6 +31,8 @@ def radmm(
 
     1. train the dense network;
     2. train with this transform, `rho` rising, until W and Z agree (`"residual"` in the info, `|W - Z| / |W|`);
+       to begin anew for each rho restarts U at 0, where to go on would take U times the old rho over the new: U is the
+       multiplier of `W = Z` divided by rho;
     3. `prune.finish(params)`, `prune.prune(prune.magnitude(), sparsity, prune.uniform())` with the same choices, which
        is P, and the same loss trains the weights that are left.
 

@@ -8,10 +8,11 @@ Expected: not measured yet; the others of this folder are between 13.5 % (MAD) a
 
 from ml_collections import ConfigDict
 
+from experiments.common import compressing
 from experiments.common.subject import Subject, tuned
 from experiments.robust_training.recipes import options
 from spartax import prune, train
-from spartax.records import Array, Params, Path
+from spartax.records import Params
 
 QUICK = options.quick("score_epochs")
 
@@ -28,12 +29,7 @@ def compressed(config: ConfigDict, subject: Subject) -> Params:
     """Uniform sparsity, as in the paper; scores begin as magnitudes."""
     loss = train.trades(subject.eps, beta=config.beta)
     scores = prune.learnt_scores(config.sparsity)
-    score = (config.score_epochs, config.seed, config.score_rate, scores, is_score)
+    keep = compressing.scores_and_norms(subject.variables["params"])
+    score = (config.score_epochs, config.seed, config.score_rate, scores, keep)
     found = prune.finish(tuned(subject, subject.variables, *score, loss=loss))
     return tuned(subject, found, config.tune_epochs, config.seed, config.tune_rate, loss=loss)
-
-
-def is_score(path: Path, array: Array) -> bool:
-    """Weights and biases are frozen while scores are trained; norms are not."""
-    del array
-    return path.endswith("/scores") or "bn" in path.split("/")[-2]

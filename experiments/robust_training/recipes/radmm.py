@@ -26,7 +26,10 @@ def label(config: ConfigDict) -> str:
 
 
 def compressed(config: ConfigDict, subject: Subject) -> Params:
-    """Uniform sparsity, as in the paper; weights are projected once an epoch."""
+    """Uniform sparsity, as in the paper; weights are projected once an epoch.
+
+    Each rho begins with `U = 0`: the U of the one before is in units of 1/rho, a tenth of it here.
+    """
     assert subject.train is not None
     params, adversarial = subject.variables, pgd_training(subject.eps)
     stage = (config.pull_epochs, config.seed, config.pull_rate)
