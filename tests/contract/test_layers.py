@@ -38,7 +38,7 @@ ALLOWED = {
     "export": PROGRAM | {"trees", "checkpoint"},
     "cli": {"*"},
     "train": PROGRAM | {"attacks", "chain", "checkpoint", "compress", "sharding"},
-    "measure": PROGRAM | {"attacks"},
+    "measure": PROGRAM | {"attacks", "compress", "prune"},
     "__init__": {"*"},
 }
 

@@ -2,7 +2,9 @@
 
 from spartax.measure.accuracy import accuracy, correct
 from spartax.measure.class_rates import ClassRates, class_rates
+from spartax.measure.fewer_outputs import fewer_outputs
 from spartax.measure.latency import Latency, latency
+from spartax.measure.layer_seconds import layer_seconds
 from spartax.measure.macs import Macs, macs
 from spartax.measure.page import page
 from spartax.measure.plot import plot
@@ -24,7 +26,9 @@ __all__ = [
     "class_rates",
     "correct",
     "environment",
+    "fewer_outputs",
     "latency",
+    "layer_seconds",
     "macs",
     "markdown",
     "page",

@@ -7,6 +7,7 @@ from spartax.program.dead_neurons import DeadNeurons, dead_neurons
 from spartax.program.fast_gradients import fast_gradients
 from spartax.program.groups import Group, Member, groups
 from spartax.program.inspect import Usage, explain, inspect
+from spartax.program.operations import Operation, operations
 from spartax.program.relevance import alpha_beta, epsilon, relevance
 from spartax.program.resized import resized
 from spartax.program.scalings import Scaling, Scalings, scalings
@@ -16,6 +17,7 @@ __all__ = [
     "DeadNeurons",
     "Group",
     "Member",
+    "Operation",
     "Scaling",
     "Scalings",
     "Usage",
@@ -29,6 +31,7 @@ __all__ = [
     "fast_gradients",
     "groups",
     "inspect",
+    "operations",
     "relevance",
     "resized",
     "scalings",
