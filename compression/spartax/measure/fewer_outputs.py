@@ -12,7 +12,7 @@ from spartax.records import Array, Layout
 def fewer_outputs(weight: Any, mask: Array, layout: Layout) -> Array:
     """The dense weight with the outputs that the mask keeps, as cutting channels out of the network leaves it.
 
-    Its operation then has fewer outputs and still reads all inputs; `prune.shrink` cuts those too, in the layers behind.
+    Its operation then has fewer outputs and still reads all inputs; `prune.shrink` cuts those of the layers behind too.
 
     Args:
       weight: array or leaf.
