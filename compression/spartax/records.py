@@ -189,15 +189,15 @@ class Factorization(NamedTuple):
         name "", for most factorizations; none where the weight is not of the kind that this one splits.
       build: `(weight, layout, {name: rank}, {need: array}) -> leaf`.
       nested: whether the factors of a rank begin with those of every smaller one, as those of an SVD do.
-      span: `{need: array} -> [*stack]`, how many directions the evidence tells apart; more are refused. None where
-        any number is.
+      span: `(weight, layout, {need: array}) -> [*stack]`, how many directions the evidence tells apart; a rank above
+        is refused. None, or a function that gives None, where any number is told apart.
     """
 
     needs: frozenset[str]
     unfold: Callable[[Array, Layout], dict[str, Array]]
     build: Callable[[Array, Layout, dict[str, int], Mapping[str, Array]], Any]
     nested: bool = False
-    span: Callable[[Mapping[str, Array]], Array] | None = None
+    span: Callable[[Array, Layout, Mapping[str, Array]], Array | None] | None = None
 
 
 class Ranks(Protocol):

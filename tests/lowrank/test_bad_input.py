@@ -59,10 +59,17 @@ def test_calibration_data_that_span_fewer_directions_than_the_rank():
         lambda matrices, evidence: {"first/kernel": 5, "block/kernel": 2},
         [X[:3]],
     )
-    for factorization in (lowrank.whitened(damping=0.01), lowrank.atomic_features()):
+    the_svd = lowrank.otherwise(lowrank.svd(), lowrank.whitened())  # which splits neither of the two
+    for factorization in (lowrank.whitened(damping=0.01), lowrank.atomic_features(), the_svd):
         method = lowrank.factorize(factorization, lowrank.fixed(5))
         out = sx.compress(network, PARAMS, method, batches=[X[:3]])
         assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(out.params))
+    refused(
+        "kernel: rank 5 is above the 3 directions",
+        lowrank.otherwise(lowrank.tucker(), lowrank.whitened()),
+        lowrank.fixed(5),
+        [X[:3]],
+    )
     codes = quantize.quantize(quantize.integer(3))
     correct = lowrank.compensate(lowrank.whitened(), lowrank.fixed(5))
     with pytest.raises(ValueError, match="kernel: rank 5 is above the 3 directions"):

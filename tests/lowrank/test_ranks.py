@@ -185,8 +185,11 @@ def test_shared_energy_counts_the_bytes_of_tucker_and_of_the_svd_beside_it(ratio
             @ p["head"]
         )
 
-    method = lowrank.factorize(lowrank.otherwise(lowrank.tucker(), lowrank.svd()), lowrank.shared_energy(ratio))
+    both = lowrank.otherwise(lowrank.tucker(), lowrank.svd())
+    method = lowrank.factorize(both, lowrank.shared_energy(ratio))
     out = sx.compress(apply, params, method, batches=[jax.ShapeDtypeStruct((1, 4, 4, 16), jnp.float32)])
+    assert not both.nested
+    assert lowrank.otherwise(lowrank.svd(), lowrank.whitened()).nested
     assert isinstance(out.params["conv"], sx.Tucker)
     assert isinstance(out.params["head"], sx.LowRank)
     assert 0.9 * ratio < sx.nbytes(out.params) / sx.nbytes(params) <= ratio

@@ -69,6 +69,14 @@ def test_loses_less_than_nearest_on_any_grid(grid):
     assert 0 <= notes["nearest_outputs"] < kernel.shape[1] / 2
 
 
+def test_outputs_for_which_the_codes_are_the_nearest_ones_anyway_do_not_count_as_kept_back():
+    """Inputs that are not correlated pass no error on, so that each entry gets its nearest code."""
+    kernel, moments = layer()
+    notes = encode(quantize.gptq(0.0), kernel, INT3, part(np.diag(np.diag(moments))))[2]
+    assert (notes["moved"], notes["nearest_outputs"]) == (0, 0)
+    assert notes["layer_loss"] == notes["nearest_loss"] > 0
+
+
 def test_a_permutation_of_the_inputs_changes_nothing_in_the_order_of_activations():
     kernel, moments = layer()
     mixed = np.random.default_rng(1).permutation(20)

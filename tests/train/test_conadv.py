@@ -80,6 +80,13 @@ def test_every_batch_comes_with_the_next():
     assert list(train.look_ahead([])) == []
 
 
+def test_a_short_last_batch_is_named_after_the_pairs_before_it():
+    pairs = train.look_ahead([*BATCHES[:2], (BATCHES[2][0][:4], BATCHES[2][1][:4])])
+    assert next(pairs)[0].shape == (6, 2, 4)
+    with pytest.raises(ValueError, match=r"batches must be of one size.*drop_last=True.*got 4 examples after 6"):
+        next(pairs)
+
+
 def test_bad_use_is_named():
     with pytest.raises(ValueError, match="share must be"):
         train.conadv(ATTACK, share=1.5)

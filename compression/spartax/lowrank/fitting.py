@@ -47,7 +47,7 @@ def choose(factorization: Factorization, ranks: Ranks, weights: Mapping[Path, Ar
     chosen = {path: {part: found[_name(path, part)] for part in parts} for path, parts in complete.items()}
     chosen = {path: r for path, r in chosen.items() if _smaller(factorization, path, weights[path], r, evidence)}
     for path, own in chosen.items():
-        _sound(factorization, path, own, statistics(factorization, path, evidence))
+        _sound(factorization, path, weights[path], own, evidence)
     return chosen
 
 
@@ -76,8 +76,9 @@ def statistics(factorization: Factorization, path: Path, evidence: Evidence) -> 
     return {**{need: values[path] for need, values in given.items()}, **keyed}
 
 
-def _sound(factorization: Factorization, path: Path, ranks: dict[str, int], given: dict[str, Array]) -> None:
+def _sound(factorization: Factorization, path: Path, weight: Array, ranks: dict[str, int], evidence: Evidence) -> None:
     """Refuse statistics that say nothing, or too little for these ranks."""
+    given = statistics(factorization, path, evidence)
     for need, value in given.items():
         if need != "key":
             checks.finite(f"{path}: the {need} of its inputs", value)
@@ -85,7 +86,8 @@ def _sound(factorization: Factorization, path: Path, ranks: dict[str, int], give
             checks.nonzero(f"{path}: the {need} of its inputs", [value])
     if factorization.span is None or not all(checks.is_concrete(value) for value in given.values()):
         return
-    known, rank = int(jnp.min(factorization.span(given))), max(ranks.values())
+    spanned, rank = factorization.span(weight, evidence.layouts[path], given), max(ranks.values())
+    known = rank if spanned is None else int(jnp.min(spanned))
     if rank > known:
         raise ValueError(
             f"{path}: rank {rank} is above the {known} directions that its calibration inputs span; give more batches, "

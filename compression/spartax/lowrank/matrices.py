@@ -60,7 +60,7 @@ def by_matrix(
       split: given the matrix with the inputs as rows, whatever the weight stores first.
       needs: statistics that `split` reads; those over inputs arrive in the order of the rows.
       nested: as in `Factorization`.
-      span: as in `Factorization`.
+      span: `{need: array} -> [*stack]`, see `Factorization`.
     """
 
     def unfold(weight: Array, layout: Layout) -> dict[str, Array]:
@@ -82,7 +82,8 @@ def by_matrix(
         right = right.reshape(*axes.stack, ranks[""], *axes.columns).astype(weight.dtype)
         return LowRank(left, right, len(axes.columns))
 
-    return Factorization(needs, unfold, build, nested, span)
+    known = None if span is None else lambda weight, layout, statistics: span(statistics)
+    return Factorization(needs, unfold, build, nested, known)
 
 
 def _turned(split: Splitting, rank: int) -> Callable[[Array, Mapping[str, Array]], tuple[Array, Array]]:

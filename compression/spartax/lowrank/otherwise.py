@@ -23,4 +23,8 @@ def otherwise(first: Factorization, second: Factorization) -> Factorization:
         own = of(weight, layout)
         return own.build(weight, layout, ranks, {need: statistics[need] for need in own.needs})
 
-    return Factorization(first.needs | second.needs, unfold, build)
+    def span(weight: Array, layout: Layout, statistics: Mapping[str, Array]) -> Array | None:
+        own = of(weight, layout)
+        return None if own.span is None else own.span(weight, layout, {need: statistics[need] for need in own.needs})
+
+    return Factorization(first.needs | second.needs, unfold, build, first.nested and second.nested, span)

@@ -69,10 +69,20 @@ def with_adversary(variables: Params, attack: Attack, apply: ApplyFn, key: Array
 
 
 def look_ahead(batches: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Array, Array]]:
-    """`(x [B, 2, ...], y [B, 2])`: every batch together with the next one, the last with itself; all of one size."""
+    """`(x [B, 2, ...], y [B, 2])`: every batch together with the next one, the last with itself.
+
+    Raises:
+      ValueError: on the way, a batch of another size, as a short last one: its images would have to be attacked in a
+        step on more, or fewer.
+    """
     before = None
     for x, y, *_ in batches:
         if before is not None:
+            if len(y) != len(before[1]):
+                raise ValueError(
+                    f"batches must be of one size, as those of data.batches(..., drop_last=True); got {len(y)} "
+                    f"examples after {len(before[1])}."
+                )
             yield _paired(before, (x, y))
         before = x, y
     if before is not None:

@@ -158,7 +158,7 @@ def _solved(
         "nearest_loss": jnp.sum(nearest_loss),
         "layer_loss": jnp.sum(jnp.where(better, loss, nearest_loss)),
         "moved": jnp.mean(codes != near),
-        "nearest_outputs": jnp.sum(~better & ~found.failed[..., None]),
+        "nearest_outputs": jnp.sum((nearest_loss < loss) & ~found.failed[..., None]),  # a tie loses nothing
         "fallbacks": jnp.sum(found.failed),
     }
     return rows.from_rows(codes, weight.shape, layout), notes | found.notes
