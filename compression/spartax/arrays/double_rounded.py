@@ -1,14 +1,13 @@
 """`DoubleRounded`: one copy of int8 codes that is read at 8 bits or fewer."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spartax.arrays import verbs
-from spartax.arrays.quantized import Quantized
+from spartax.arrays import elementwise, verbs
+from spartax.arrays.quantized import Quantized, refused, renamed
 from spartax.arrays.use import Use
 from spartax.kernels.double_rounding import round_again, step_growth
 from spartax.records import Array
@@ -73,16 +72,6 @@ def _(leaf: DoubleRounded) -> DoubleRounded:
     return leaf
 
 
-@verbs.transpose.register
-def _(leaf: DoubleRounded, axes: tuple[int, ...]) -> DoubleRounded:
-    return jax.tree.map(lambda x: jnp.transpose(x, axes), leaf)
-
-
-@verbs.astype.register
-def _(leaf: DoubleRounded, dtype: Any) -> DoubleRounded:
-    return dataclasses.replace(leaf, kind=np.dtype(jnp.dtype(dtype)).name)
-
-
 @verbs.take.register
 def _(leaf: DoubleRounded, rows: Array) -> DoubleRounded:
     """Rows of the codes, each with its own step and width."""
@@ -94,6 +83,6 @@ def _(leaf: DoubleRounded) -> bool:
     return all(x.shape[0] == leaf.shape[0] for x in (leaf.scale, leaf.bits))
 
 
-@verbs.map_arrays.register
-def _(leaf: DoubleRounded, fn) -> DoubleRounded:
-    raise ValueError("this weight is quantized already; quantize once, or restore the dense weight first.")
+verbs.transpose.register(DoubleRounded)(elementwise.transpose)
+verbs.astype.register(DoubleRounded)(renamed)
+verbs.map_arrays.register(DoubleRounded)(refused)

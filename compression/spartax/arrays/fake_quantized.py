@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spartax.arrays import verbs
+from spartax.arrays import elementwise, verbs
+from spartax.arrays.quantized import renamed
 from spartax.records import Array
 
 
@@ -66,11 +67,6 @@ def _(leaf: FakeQuantized) -> Any:
     return verbs.pack(leaf.quantizer.store(leaf.weight, leaf.dtype.name))
 
 
-@verbs.transpose.register
-def _(leaf: FakeQuantized, axes: tuple[int, ...]) -> FakeQuantized:
-    return jax.tree.map(lambda x: jnp.transpose(x, axes), leaf)
-
-
 @verbs.reshape.register
 def _(leaf: FakeQuantized, shape: tuple[int, ...]) -> FakeQuantized | None:
     """Where one parameter holds for the whole weight."""
@@ -78,12 +74,6 @@ def _(leaf: FakeQuantized, shape: tuple[int, ...]) -> FakeQuantized | None:
         return None
     single = jax.tree.map(lambda x: x.reshape((1,) * len(shape)), leaf.quantizer)
     return dataclasses.replace(leaf, weight=leaf.weight.reshape(shape), quantizer=single)
-
-
-@verbs.astype.register
-def _(leaf: FakeQuantized, dtype: Any) -> FakeQuantized:
-    """The weight is rounded as before, and then cast."""
-    return dataclasses.replace(leaf, kind=np.dtype(jnp.dtype(dtype)).name)
 
 
 @verbs.sliceable.register
@@ -94,3 +84,7 @@ def _(leaf: FakeQuantized) -> bool:
 @verbs.map_arrays.register
 def _(leaf: FakeQuantized, fn) -> FakeQuantized:
     raise ValueError("this weight is quantized in training already; quantize once, or restore the dense weight first.")
+
+
+verbs.transpose.register(FakeQuantized)(elementwise.transpose)
+verbs.astype.register(FakeQuantized)(renamed)  # the weight is rounded as before, and then cast

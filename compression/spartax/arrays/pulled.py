@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spartax.arrays import verbs
+from spartax.arrays import elementwise, verbs
 from spartax.records import Array
 
 
@@ -56,32 +56,15 @@ def _(leaf: Pulled) -> Array:
     return leaf.weight
 
 
-@verbs.transpose.register
-def _(leaf: Pulled, axes: tuple[int, ...]) -> Pulled:
-    return jax.tree.map(lambda x: jnp.transpose(x, axes), leaf)
-
-
-@verbs.reshape.register
-def _(leaf: Pulled, shape: tuple[int, ...]) -> Pulled:
-    return jax.tree.map(lambda x: x.reshape(shape), leaf)
-
-
 @verbs.astype.register
 def _(leaf: Pulled, dtype: Any) -> Pulled:
     return dataclasses.replace(leaf, weight=leaf.weight.astype(dtype))
-
-
-@verbs.take.register
-def _(leaf: Pulled, rows: Array) -> Pulled:
-    return jax.tree.map(lambda x: x[rows], leaf)
-
-
-@verbs.sliceable.register
-def _(leaf: Pulled) -> bool:
-    return True
 
 
 @verbs.map_arrays.register
 def _(leaf: Pulled, fn: Any) -> Any:
     """Another method works on the weight, which is pulled no more."""
     return fn(leaf.weight)
+
+
+elementwise.register(Pulled)

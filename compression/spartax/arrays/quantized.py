@@ -108,8 +108,9 @@ def _(leaf: Quantized, axes: tuple[int, ...]) -> Quantized | None:
     return dataclasses.replace(leaf, codes=codes, scale=jnp.transpose(leaf.scale, axes), zero=zero)
 
 
-@verbs.astype.register
-def _(leaf: Quantized, dtype: Any) -> Quantized:
+@verbs.astype.register(Quantized)
+def renamed(leaf: Any, dtype: Any) -> Any:
+    """The same codes; the dense dtype is a name."""
     return dataclasses.replace(leaf, kind=np.dtype(jnp.dtype(dtype)).name)
 
 
@@ -129,6 +130,7 @@ def _(leaf: Quantized) -> bool:
     return leaf.scale.shape[0] == leaf.shape[0] and verbs.sliceable(leaf.codes)
 
 
-@verbs.map_arrays.register
-def _(leaf: Quantized, fn) -> Quantized:
+@verbs.map_arrays.register(Quantized)
+def refused(leaf: Any, fn: Any) -> Any:
+    """Codes are no numbers for another method to work on."""
     raise ValueError("this weight is quantized already; quantize once, or restore the dense weight first.")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spartax.arrays import verbs
+from spartax.arrays import elementwise, verbs
 from spartax.records import Array
 
 
@@ -46,32 +46,15 @@ def _(leaf: Twin) -> Array:
     return verbs.dense(leaf)
 
 
-@verbs.transpose.register
-def _(leaf: Twin, axes: tuple[int, ...]) -> Twin:
-    return jax.tree.map(lambda x: jnp.transpose(x, axes), leaf)
-
-
-@verbs.reshape.register
-def _(leaf: Twin, shape: tuple[int, ...]) -> Twin:
-    return jax.tree.map(lambda x: x.reshape(shape), leaf)
-
-
 @verbs.astype.register
 def _(leaf: Twin, dtype: Any) -> Twin:
     return jax.tree.map(lambda x: x.astype(dtype), leaf)
-
-
-@verbs.take.register
-def _(leaf: Twin, rows: Array) -> Twin:
-    return jax.tree.map(lambda x: x[rows], leaf)
-
-
-@verbs.sliceable.register
-def _(leaf: Twin) -> bool:
-    return True
 
 
 @verbs.map_arrays.register
 def _(leaf: Twin, fn: Any) -> Any:
     """Another method works on the product."""
     return fn(verbs.dense(leaf))
+
+
+elementwise.register(Twin)
