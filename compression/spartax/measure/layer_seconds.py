@@ -62,12 +62,12 @@ def layer_seconds(
         `while`), fewer than 1 warm-up or 2 repeats.
     """
     _check_batch(x)
-    fractions = {float(fraction) for fraction in kept}
-    for fraction in fractions:
+    kept = tuple(kept)
+    for fraction in kept:
         checks.positive("kept", fraction)
         checks.in_range("kept", fraction, 0.0, 1.0)
     layouts = select(apply_fn, params, x, None, rule)[0].layouts
-    weights, choices = tree.pick(params, layouts), (pattern or block(), form or _packed, fractions)
+    weights, choices = tree.pick(params, layouts), (pattern or block(), form or _packed, set(map(float, kept)))
     calls: list[tuple[Path, float, Callable[[], Array]]] = []
     for path, found in operations(apply_fn, params, x, layouts).items():
         try:

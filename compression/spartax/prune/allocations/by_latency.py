@@ -22,7 +22,7 @@ def by_latency(table: Table, measured: bool = False, buckets: int = 10_000) -> A
 
     Args:
       table: for every path, seconds by kept entries: a count when an integer, a fraction of the weight when a float in
-        [0, 1]. The time of the whole weight must be among them.
+        [0, 1]. The time of the whole weight must be among them. `measure.layer_seconds` measures one.
       measured: take the error of the logits as the loss, as `rate_distortion` does, which needs an objective.
       buckets: steps of time.
 
