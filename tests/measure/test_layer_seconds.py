@@ -38,6 +38,7 @@ def timed(monkeypatch):
 
     def latency(functions, *, warmups, repeats):
         assert (warmups, repeats) == (3, 5)
+        assert not seen  # all in turns, by one call
         found = {}
         for name, call in functions.items():
             weight, x = call.args
