@@ -1,14 +1,16 @@
 """`python -m experiments.pruning.tables FOLDER`: tables and pictures of this study, from the lines alone.
 
 Writes `one_shot_MODEL.md` and `.png` for every network with one-shot lines in a `*.jsonl` file in the folder or below,
-`robust_MODEL.md` and `.png` for every one that was attacked. Exit code 0; 2: there is no line.
+`robust_MODEL.md` and `.png` for every one that was attacked. Lines of other images, another threat or another budget
+(`SEEN`, `TRAINED`) have a part of the page and a picture to themselves. Exit code 0; 2: there is no line.
 """
 
+import functools
 import math
 import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from experiments.pruning.options import KEPT, NEW
@@ -17,6 +19,8 @@ from spartax.measure import comparison, figures, folder, report
 from spartax.measure.plot import COLORS, GRAY, MARKERS
 
 ACROSS = 4  # panels beside each other
+SEEN = ("calibration", "curve_images")  # options that say what was spent on a cell, and on a network under attack:
+TRAINED = ("steps", "calibration", "score_epochs", "tune_epochs", "tune_rate", "training")
 
 
 class Cell(NamedTuple):
@@ -30,6 +34,7 @@ class Cell(NamedTuple):
 
 Accuracy = tuple[float, float]  # in percent, and its spread
 Found = Mapping[Cell, Accuracy]
+Part = tuple[str, Callable[[pathlib.Path], None]]  # of a page: its text, and what draws its picture
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,28 +48,62 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    pages: dict[str, list[Part]] = {}
     for group in groups:
-        model, attacked = group[0].model, [record for record in group if record.robust]
-        plain = [record for record in group if not record.robust]
-        if cells(plain):
-            plot(plain, written(path / f"one_shot_{model}", markdown(plain)))
-        if attacked:
-            text = measure.markdown(attacked, f"{model}: pruned, under attack")
-            figures.fronts(comparison.points(attacked), written(path / f"robust_{model}", text), model)
+        for name, part in parts(group):
+            pages.setdefault(f"{name}_{group[0].model}", []).append(part)
+    for name, own in pages.items():
+        written(path / name, own)
     return 0
 
 
-def written(place: pathlib.Path, text: str) -> pathlib.Path:
-    """Write a page; gives the file of its picture."""
-    page, picture = pathlib.Path(f"{place}.md"), pathlib.Path(f"{place}.png")
-    page.write_text(f"{text}\n![accuracy]({picture.name})\n")
-    print(page, picture)
-    return picture
+def parts(group: Sequence[measure.Record]) -> Iterator[tuple[str, Part]]:
+    """Those of one network, threat and set of images, with the page they belong to: a part for every budget."""
+    plain = [record for record in group if not record.robust and (record.role == "dense" or is_cell(record))]
+    if cells(plain):
+        for own in by_budget(plain, SEEN).values():
+            yield "one_shot", (markdown(own), functools.partial(plot, own))
+    attacked = [record for record in group if record.robust]
+    for spent, own in by_budget(attacked, TRAINED).items():
+        title = f"{own[0].model}: pruned, under attack{f' ({spent})' if spent else ''}"
+        draw = functools.partial(figures.fronts, comparison.points(own), title=own[0].model)
+        yield "robust", (measure.markdown(own, title), draw)
+
+
+def by_budget(records: Sequence[measure.Record], names: Sequence[str]) -> dict[str, list[measure.Record]]:
+    """The records apart by what was spent on them, the dense network with each."""
+    spent = dict.fromkeys(budget(record, names) for record in records if record.role != "dense")
+    alike = lambda record, text: record.role == "dense" or budget(record, names) == text  # noqa: E731
+    found = {text: [record for record in records if alike(record, text)] for text in spent or ("",)}
+    return found if records else {}
+
+
+def budget(record: measure.Record, names: Sequence[str]) -> str:
+    """What its options of these names say was spent: `tune epochs 2, training 10,000`."""
+    known = [name for name in names if name in record.options]
+    return ", ".join(f"{name.replace('_', ' ')} {record.options[name]:,}" for name in known)
+
+
+def written(place: pathlib.Path, parts: Sequence[Part]) -> None:
+    """Write a page with its pictures."""
+    texts, pictures = [], []
+    for number, (text, draw) in enumerate(parts, 1):
+        pictures.append(pathlib.Path(f"{place}{'' if number == 1 else f'_{number}'}.png"))
+        draw(pictures[-1])
+        texts.append(f"{text}\n![accuracy]({pictures[-1].name})\n")
+    page = pathlib.Path(f"{place}.md")
+    page.write_text("\n".join(texts))
+    print(page, *pictures)
+
+
+def is_cell(record: measure.Record) -> bool:
+    """Whether it is of the one-shot study."""
+    return set(Cell._fields) <= set(record.options)
 
 
 def cells(records: Sequence[measure.Record]) -> Found:
     """Mean accuracy and its spread, seeds put together."""
-    own = [record for record in records if set(Cell._fields) <= set(record.options)]
+    own = [record for record in records if is_cell(record)]
     return {Cell(*(row.records[0].options[k] for k in Cell._fields)): row.clean for row in report.rows(own)}
 
 
@@ -76,12 +115,14 @@ def dense(records: Sequence[measure.Record]) -> Accuracy | None:
 def markdown(records: Sequence[measure.Record]) -> str:
     """The best allocation of every criterion, then everything."""
     found, whole, first = cells(records), dense(records), records[0]
+    spent = next(budget(record, SEEN) for record in records if is_cell(record))
     lines = [
         f"# {first.model}: pruned in one shot",
         "",
         f"Clean accuracy (%) on {first.examples} images of {first.data}; no attack, no fine-tuning. "
         f"Dense: {_shown(whole) if whole else 'not measured'}. ± is the standard deviation over seeds, or the 95 % "
-        "interval of one. Bold: the largest number; *italic*: less, but within the interval of the difference.",
+        "interval of one. Bold: the largest number; *italic*: less, but within the interval of the difference."
+        + (f" Spent on each: {spent}." if spent else ""),
     ]
     lines += ["", "## Who wins where", ""]
     for sparsity in sorted({cell.sparsity for cell in found}):

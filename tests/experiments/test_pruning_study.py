@@ -189,3 +189,42 @@ def test_tables_mark_the_best_and_what_it_does_not_lead(tmp_path):
     assert "\n| swap " in (tmp_path / "robust_net.md").read_text()  # beside those that were not attacked
     assert (tmp_path / "one_shot_net.md").read_text().startswith(page)
     assert (tmp_path / "one_shot_net.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_lines_of_other_images_or_another_budget_are_neither_lost_nor_mixed(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(tables, "plot", lambda records, path: drawn.update({path.name: records}))
+    monkeypatch.setattr(tables.figures, "fronts", lambda points, path, title: drawn.update({path.name: points}))
+    costs = {"macs": dict.fromkeys(("dense", "run", "nonzero"), 1), "sparsity": {}, "warnings": [], "broken_by": {}}
+    attacked = {"robust": {"PGD-20": 0.3}, "worst": 0.3}
+    cell, dense, swap = line("a", "uniform", 0.5), line("dense", "", 0.9, role="dense"), line("swap", "", 0.6)
+    records = [dense, cell, cell._replace(examples=500, clean=0.4)]
+    records += [cell._replace(options={**cell.options, "calibration": 64}, clean=0.6), dense._replace(**attacked)]
+    for clean, options in ((0.61, {"steps": 300}), (0.62, {"tune_epochs": 2, "training": 10000, "method": "swap"})):
+        records.append(swap._replace(options=options, clean=clean, **attacked))
+    for record in records:
+        measure.append(tmp_path / "lines.jsonl", record._replace(**costs))
+    assert tables.main([str(tmp_path)]) == 0
+    pages = {name: (tmp_path / f"{name}_net.md").read_text().split("\n# ") for name in ("one_shot", "robust")}
+    told = [
+        ("2000 images", "50.0 ±2.2", ""),
+        ("2000 images", "60.0 ±2.1", "calibration 64"),
+        ("500 images", "40.0", ""),
+    ]
+    assert len(pages["one_shot"]) == len(told)
+    for page, (images, accuracy, spent) in zip(pages["one_shot"], told):
+        assert f"on {images}" in page
+        assert f"| a | **{accuracy}" in page
+        assert f"Spent on each: {spent}." in page if spent else "Spent" not in page
+        assert page.count("| a |") == 2  # in the summary and in the grid, and no other cell
+    first, second = pages["robust"]
+    assert first.startswith("# net: pruned, under attack (steps 300)\n")
+    assert second.startswith("net: pruned, under attack (tune epochs 2, training 10,000)\n")
+    assert ["61.0" in first, "62.0" in first, "61.0" in second, "62.0" in second] == [True, False, False, True]
+    assert all(
+        "\n| dense " in page and f"({name})" in page
+        for page, name in ((first, "robust_net.png"), (second, "robust_net_2.png"))
+    )
+    assert sorted(drawn) == [
+        f"{name}_net{n}.png" for name, count in (("one_shot", 3), ("robust", 2)) for n in ("", "_2", "_3")[:count]
+    ]
