@@ -1,4 +1,4 @@
-"""`python -m experiments.lowrank.click_through [--quick] [--out FILE]`: tables and an MLP, 3 to 5 times smaller.
+"""`python -m experiments.lowrank.click_through [--small | --quick] [--out FILE]`: tables and an MLP, 3 to 5 times smaller.
 
 Question: what do factorizations cost a model of click-through rates, in AUC?
 Paper: "Unified Low-rank Compression Framework for Click-through Rate Prediction" (S013): Atomic Feature Mimicking of
@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 import spartax as sx
-from spartax import lowrank
+from spartax import lowrank, measure
 from spartax.records import Array, Evidence, Params, Path, Ranks, Transform, Weights
 
 TRAITS = 3  # hidden numbers of each value of a field
@@ -45,6 +45,10 @@ class Sizes(NamedTuple):
     hidden: int = 128
     examples: int = 100_000
     steps: int = 1500
+
+
+SMALL = Sizes(fields=4, values=200, width=8, hidden=32, examples=20_000, steps=500)
+QUICK = Sizes(fields=4, values=40, width=8, hidden=32, examples=4000, steps=200)
 
 
 class Clicks(NamedTuple):
@@ -184,18 +188,20 @@ def rows(sizes: Sizes, ratios: Sequence[float], tune_steps: int) -> list[dict]:
 def main(arguments: Sequence[str]) -> int:
     """Print the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small problem, to see that it runs")
-    parser.add_argument("--out", type=pathlib.Path, help="append one JSON line per row to this file")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--small", action="store_true", help="a twentieth of the examples and of the weights: a minute")
+    size.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
+    parser.add_argument("--out", type=pathlib.Path, help="write the rows to this file, as JSON")
     given = parser.parse_args(arguments)
-    sizes = Sizes(4, 40, 8, 32, 4000, 200) if given.quick else Sizes()
+    sizes = QUICK if given.quick else SMALL if given.small else Sizes()
     found = rows(sizes, (1 / 4,) if given.quick else (1 / 3, 1 / 4, 1 / 5), 50 if given.quick else 500)
     print("| | bytes | AUC | tuned |\n| --- | --: | --: | --: |")
     for row in found:
         size, tuned = (f"{row['bytes']:,}" if "bytes" in row else ""), row.get("tuned auc")
         print(f"| {row['method']} | {size} | {row['auc']:.4f} | {'' if tuned is None else f'{tuned:.4f}'} |")
     if given.out:
-        with given.out.open("a") as file:
-            file.writelines(json.dumps({**row, "sizes": sizes._asdict()}) + "\n" for row in found)
+        made = {"sizes": sizes._asdict(), **measure.environment(), "rows": found}
+        given.out.write_text(json.dumps(made, indent=1) + "\n")
     return 0
 
 

@@ -5,16 +5,14 @@ import pytest
 
 import spartax as sx
 from experiments.lowrank import click_through
-from experiments.lowrank.click_through import Sizes, auc
-
-SIZES = Sizes(fields=4, values=200, width=8, hidden=32, examples=20_000, steps=500)
+from experiments.lowrank.click_through import SMALL, auc
 
 
 @pytest.fixture(scope="module")
 def model():
     """(examples to train on, examples to judge, trained params)."""
-    known, test = click_through.problem(SIZES)
-    return known, test, click_through.trained(click_through.initialized(SIZES), known, SIZES.steps)
+    known, test = click_through.problem(SMALL)
+    return known, test, click_through.trained(click_through.initialized(SMALL), known, SMALL.steps)
 
 
 def test_auc_counts_pairs():
