@@ -1,4 +1,4 @@
-"""`python -m experiments.lowrank.click_through [--small | --quick] [--out FILE]`: tables and an MLP, 3 to 5 times smaller.
+"""`python -m experiments.lowrank.click_through [--small | --quick] [--out FILE]`: tables and an MLP, factorized.
 
 Question: what do factorizations cost a model of click-through rates, in AUC?
 Paper: "Unified Low-rank Compression Framework for Click-through Rate Prediction" (S013): Atomic Feature Mimicking of

@@ -1,11 +1,14 @@
 """A model of click-through rates, 4 times smaller."""
 
+import json
+
+import jax
 import numpy as np
 import pytest
 
 import spartax as sx
 from experiments.lowrank import click_through
-from experiments.lowrank.click_through import SMALL, auc
+from experiments.lowrank.click_through import SMALL, Sizes, auc
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +47,11 @@ def test_rows_are_looked_up_or_multiplied(model):
     np.testing.assert_allclose(
         multiplied(dense, known.x[:50]), sx.compressed(click_through.predicted)(dense, known.x[:50]), atol=1e-4
     )
+
+
+def test_rows_are_written_with_what_made_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(click_through, "rows", lambda sizes, ratios, steps: [{"method": "dense", "auc": 0.5}])
+    assert click_through.main(["--small", f"--out={tmp_path / 'rows.json'}"]) == 0
+    made = json.loads((tmp_path / "rows.json").read_text())
+    assert Sizes(**made["sizes"]) == SMALL
+    assert (made["rows"], made["versions"]["jax"]) == ([{"method": "dense", "auc": 0.5}], jax.__version__)
