@@ -189,7 +189,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--small", action="store_true", help="a twentieth of the examples and of the weights: a minute")
+    size.add_argument("--small", action="store_true", help="a fifth of the examples, a tenth of the weights: a minute")
     size.add_argument("--quick", action="store_true", help="seconds, to see that it runs")
     parser.add_argument("--out", type=pathlib.Path, help="write the rows to this file, as JSON")
     given = parser.parse_args(arguments)
