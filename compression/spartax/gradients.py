@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from spartax import catalog, checks, tree
+from spartax import catalog, checks, program, tree
 from spartax.records import Array, Evidence, Loss, Weights
 
 
@@ -52,6 +52,11 @@ def judged(evidence: Evidence) -> tuple[Judge, tuple[tuple[Array, Array], ...]]:
     return Judge(tree.argument(objective.logits), tree.argument(objective.loss)), objective.batches
 
 
+def looped(judge: Judge) -> Judge:
+    """The same for use inside `lax` loops, where gradients of convolutions are else slow on CPU; no forward mode."""
+    return judge._replace(logits=program.fast_gradients(judge.logits))
+
+
 def full(weights: Weights) -> Weights:
     """The weights in float32 at least, so that gradients are."""
     return {path: w.astype(jnp.promote_types(w.dtype, jnp.float32)) for path, w in weights.items()}
@@ -83,7 +88,7 @@ def per_example(
     """
 
     def body(carry: Any, examples: tuple[Array, Array]) -> tuple[Any, Array]:
-        loss, gradient = jax.value_and_grad(judge)(weights, *examples)
+        loss, gradient = jax.value_and_grad(looped(judge))(weights, *examples)
         return step(carry, gradient), loss
 
     groups = x.reshape(-1, group, *x.shape[1:]), y.reshape(-1, group, *y.shape[1:])

@@ -1,4 +1,4 @@
-"""Input gradients of convolutions inside a loop on CPU: the explicit backward rule against XLA's own."""
+"""Gradients of convolutions inside a loop on CPU, in the input and in the kernel: written out against XLA's own."""
 
 import functools
 
@@ -22,23 +22,23 @@ STEPS = 5
 
 
 def rows(quick: bool) -> list[Row]:
-    batch, repeats = (2, 2) if quick else (64, 7)
+    batch, repeats = (2, 2) if quick else (64, 5)
     found = []
     for name, (side, inputs, outputs, stride, groups) in LAYERS.items():
         kernel = jax.random.normal(jax.random.key(1), (3, 3, inputs // groups, outputs))
-        fn = _layer(kernel, stride, groups)
-        found.append(_pair(name, fn, jax.random.uniform(jax.random.key(0), (batch, side, side, inputs)), repeats))
+        x = jax.random.uniform(jax.random.key(0), (batch, side, side, inputs))
+        found += _pairs(name, _layer(stride, groups), kernel, x, repeats)
     for name, module in {"ResNet-20": models.resnet_cifar(20), "CNN-A": models.CNNA()}.items():
         x = jax.random.uniform(jax.random.key(0), (batch, 32, 32, 3))
         variables = jax.jit(module.init)(jax.random.key(1), x[:1])
-        found.append(_pair(name, functools.partial(models.eval_apply(module), variables), x, repeats))
+        found += _pairs(name, models.eval_apply(module), variables, x, repeats)
     return found
 
 
-def _layer(kernel, stride, groups):
+def _layer(stride, groups):
     numbers = ("NHWC", "HWIO", "NHWC")
 
-    def fn(x):
+    def fn(kernel, x):
         y = lax.conv_general_dilated(
             x, kernel, (stride, stride), "SAME", dimension_numbers=numbers, feature_group_count=groups
         )
@@ -47,11 +47,21 @@ def _layer(kernel, stride, groups):
     return fn
 
 
-def _pair(name, fn, x, repeats) -> Row:
-    def ascent(fn):
-        gradient = jax.grad(lambda x: jnp.sum(fn(x) ** 2))
-        run = jax.jit(lambda x: lax.fori_loop(0, STEPS, lambda i, x: x + 1e-3 * jnp.sign(gradient(x)), x))
-        return lambda: run(x)
+def _pairs(name, fn, weights, x, repeats) -> list[Row]:
+    """Steps along the gradient in the input, and down the gradient in the weights."""
 
-    pair = {"fast_gradients": ascent(sx.fast_gradients(fn)), "XLA's own": ascent(fn)}
-    return compare(f"{name}, {STEPS} steps", pair, repeats=repeats)
+    def loop(fn, argument):
+        gradient = jax.grad(lambda *both: jnp.sum(fn(*both) ** 2), argnums=argument)
+
+        def step(_, both):
+            moved = jax.tree.map(lambda a, g: a - 1e-3 * jnp.sign(g), both[argument], gradient(*both))
+            return (moved, both[1]) if argument == 0 else (both[0], moved)
+
+        run = jax.jit(lambda *both: lax.fori_loop(0, STEPS, step, both)[argument])
+        return functools.partial(run, weights, x)
+
+    found = []
+    for argument, what in ((1, "input"), (0, "weights")):
+        pair = {"fast_gradients": loop(sx.fast_gradients(fn), argument), "XLA's own": loop(fn, argument)}
+        found.append(compare(f"{name}, {what}, {STEPS} steps", pair, repeats=repeats))
+    return found

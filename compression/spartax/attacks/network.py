@@ -66,11 +66,8 @@ def network(logits_fn: LogitsFn) -> Network:
 
 
 def fast(logits_fn: LogitsFn) -> LogitsFn:
-    """On CPU, the same function with convolutions whose input gradient stays fast inside `lax` loops."""
-    rewrite = getattr(program, "fast_gradients", None)
-    return (
-        logits_fn if rewrite is None or jax.default_backend() != "cpu" or is_random(logits_fn) else rewrite(logits_fn)
-    )
+    """The same function with convolutions whose gradients stay fast inside `lax` loops on CPU."""
+    return logits_fn if is_random(logits_fn) else program.fast_gradients(logits_fn)
 
 
 def keeps_state(logits_fn: LogitsFn, x: Array) -> bool:

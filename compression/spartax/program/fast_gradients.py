@@ -1,12 +1,14 @@
-"""`fast_gradients(fn)`: convolutions whose input gradient stays fast inside loops on CPU.
+"""`fast_gradients(fn)`: convolutions whose gradients stay fast inside loops on CPU.
 
-XLA on CPU folds the kernel flip of a convolution's input gradient into the convolution, and inside a `lax` loop that
-form takes a naive path, several times slower than the same gradient outside. Writing the flipped, transposed kernel out
-behind an optimization barrier avoids it. Attacks and adversarial training live inside such loops.
+XLA on CPU brings convolutions into the layout of its fast routine only outside of `lax` loops and branches. Inside,
+those that JAX makes for gradients take a naive path: several times slower in the input, a hundred times in the kernel.
+Here every convolution is written in that layout, channels last, and so are its two gradients. Attacks, per-example
+gradients and products with the Hessian live inside such loops.
 """
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +19,31 @@ from spartax.program import walk
 from spartax.records import Array
 
 
-def fast_gradients(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, whose convolutions have a backward rule that XLA on CPU runs well inside loops.
+class Window(NamedTuple):
+    """How the kernel moves; one entry a spatial axis.
 
-    Values are the same and gradients agree up to rounding; only reverse-mode differentiation is supported. For
-    compressed params write `fast_gradients(compressed(fn))`.
+    Attributes:
+      strides: of the window.
+      padding: of the dilated input, low and high.
+      spread: dilation of the input.
+      dilation: of the kernel.
+      groups: of the features.
+      precision: of the products.
+    """
+
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    spread: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    precision: Any
+
+
+def fast_gradients(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, whose convolutions have gradients that XLA on CPU runs well inside loops.
+
+    Values and gradients agree up to rounding; reverse-mode differentiation, of any order, is supported, forward mode is
+    not. For compressed params write `fast_gradients(compressed(fn))`. On other platforms it is the function itself.
 
     Args:
       fn: a pure function of arrays.
@@ -29,62 +51,107 @@ def fast_gradients(fn: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
       A function of the same signature (not jitted; meant to be used inside a jitted loop).
     """
-    return walk.rewritten(fn, _visit)
+    return walk.rewritten(fn, _visit) if jax.default_backend() == "cpu" else fn
 
 
 def _visit(eqn: Any, values: list[Any], trips: int) -> list[Any] | None:
     if eqn.primitive is not primitives.conv_general_dilated_p or eqn.params["batch_group_count"] > 1:
         return None
-    depthwise = values[1].shape[eqn.params["dimension_numbers"].rhs_spec[1]] == 1
-    return None if depthwise else [convolve(eqn.params, *values)]  # XLA's own is faster for depthwise ones
+    floats = jnp.issubdtype(values[0].dtype, jnp.floating)
+    return [convolve(eqn.params, *values)] if floats else None
 
 
 def convolve(params: dict[str, Any], x: Array, kernel: Array) -> Array:
-    """`conv_general_dilated(x, kernel, **params)` with the explicit backward rule."""
-
-    def plain(x: Array, kernel: Array) -> Array:
-        return primitives.conv_general_dilated_p.bind(x, kernel, **params)
-
-    def backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-        x, kernel = saved
-        kernel_gradient = jax.vjp(lambda k: plain(x, k), kernel)[1](g)[0]
-        return input_gradient(params, x, kernel, g), kernel_gradient
-
-    rule = jax.custom_vjp(plain)
-    rule.defvjp(lambda x, kernel: (plain(x, kernel), (x, kernel)), backward)
-    return rule(x, kernel)
-
-
-def input_gradient(params: dict[str, Any], x: Array, kernel: Array, g: Array) -> Array:
-    """Gradient of a convolution in its input: a convolution of `g` with the flipped, transposed kernel."""
+    """`conv_general_dilated(x, kernel, **params)` with the gradients written out."""
     lhs, rhs, out = params["dimension_numbers"]
-    groups, spatial = params["feature_group_count"], len(rhs) - 2
-    flipped = jnp.flip(jnp.transpose(kernel, (*rhs[2:], rhs[1], rhs[0])), tuple(range(spatial)))
-    *size, inputs, outputs = flipped.shape  # [*spatial, I / groups, O] -> [*spatial, O / groups, I]
-    flipped = jnp.moveaxis(flipped.reshape(*size, inputs, groups, outputs // groups), -1, spatial)
-    flipped = jnp.swapaxes(flipped, -1, -2).reshape(*size, outputs // groups, groups * inputs)
-    padding = [
-        _padding(x.shape[lhs[2 + i]], kernel.shape[rhs[2 + i]], g.shape[out[2 + i]], i, params) for i in range(spatial)
-    ]
-    numbers = lax.ConvDimensionNumbers(out, (spatial + 1, spatial, *range(spatial)), lhs)
+    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "feature_group_count", "precision")
+    window = Window(*(_hashable(params[name]) for name in names))
+    x = jnp.transpose(x, (lhs[0], *lhs[2:], lhs[1]))
+    kernel = jnp.transpose(kernel, (*rhs[2:], rhs[1], rhs[0]))
+    last = _convolved(window, jnp.dtype(params["preferred_element_type"] or x.dtype), x, kernel)
+    return jnp.transpose(last, sorted(range(len(out)), key=(out[0], *out[2:], out[1]).__getitem__))
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _convolved(window: Window, kind: jnp.dtype, x: Array, kernel: Array) -> Array:
+    """`x [B, *in, I]` and `kernel [*size, I / groups, O]` -> `[B, *out, O]` of dtype `kind`."""
+    return _plain(window, kind, x, kernel)
+
+
+def _plain(window: Window, kind: jnp.dtype, x: Array, kernel: Array) -> Array:
+    spatial = range(1, x.ndim - 1)
+    last = (0, x.ndim - 1, *spatial)
+    numbers = lax.ConvDimensionNumbers(last, (x.ndim - 1, x.ndim - 2, *range(x.ndim - 2)), last)
     return lax.conv_general_dilated(
-        g,
-        lax.optimization_barrier(flipped),
-        window_strides=params["lhs_dilation"],
-        padding=padding,
-        lhs_dilation=params["window_strides"],
-        rhs_dilation=params["rhs_dilation"],
+        x,
+        kernel,
+        window_strides=window.strides,
+        padding=window.padding,
+        lhs_dilation=window.spread,
+        rhs_dilation=window.dilation,
         dimension_numbers=numbers,
-        feature_group_count=groups,
-        precision=params["precision"],
-        preferred_element_type=params["preferred_element_type"],
-    ).astype(x.dtype)
+        feature_group_count=window.groups,
+        precision=window.precision,
+        preferred_element_type=kind,
+    )
 
 
-def _padding(size: int, kernel: int, out: int, axis: int, params: dict[str, Any]) -> tuple[int, int]:
-    """Padding that makes the gradient as long as the (dilated) input was."""
-    reach = (kernel - 1) * params["rhs_dilation"][axis]
-    low = reach - params["padding"][axis][0]
-    dilated_in = (size - 1) * params["lhs_dilation"][axis] + 1
-    dilated_out = (out - 1) * params["window_strides"][axis] + 1
-    return low, dilated_in + reach - dilated_out - low
+def _forward(window: Window, kind: jnp.dtype, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _convolved(window, kind, x, kernel), (x, kernel)
+
+
+def _backward(window: Window, kind: jnp.dtype, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    del kind
+    x, kernel = saved
+    wide = jnp.result_type(g, x)
+    given = [a.astype(wide) for a in (x, kernel, g)]
+    of_input, of_kernel = (gradient(window, *given) for gradient in (_of_input, _of_kernel))
+    return of_input.astype(x.dtype), of_kernel.astype(kernel.dtype)
+
+
+_convolved.defvjp(_forward, _backward)
+
+
+def _of_input(window: Window, x: Array, kernel: Array, g: Array) -> Array:
+    """Gradient in the input: a convolution of `g` with the flipped, transposed kernel.
+
+    A barrier keeps XLA from folding the flip into the convolution, which its fast routine does not take. That routine
+    does not take depthwise ones either, for which the gradient of JAX is the faster.
+    """
+    if window.groups == x.shape[-1] > 1:
+        return jax.linear_transpose(lambda x: _plain(window, g.dtype, x, kernel), x)(g)[0]
+    groups, sides = window.groups, range(x.ndim - 2)
+    *size, inputs, outputs = kernel.shape
+    flipped = jnp.flip(kernel, tuple(sides)).reshape(*size, inputs, groups, outputs // groups)
+    flipped = jnp.swapaxes(flipped, -1, -3).reshape(*size, outputs // groups, groups * inputs)
+    padding = []
+    for i in sides:
+        reach = (size[i] - 1) * window.dilation[i]
+        low = reach - window.padding[i][0]
+        padding.append((low, _dilated(x, i, window.spread) + reach - _dilated(g, i, window.strides) - low))
+    back = window._replace(strides=window.spread, spread=window.strides, padding=tuple(padding))
+    return _convolved(back, g.dtype, g, lax.optimization_barrier(flipped))
+
+
+def _of_kernel(window: Window, x: Array, kernel: Array, g: Array) -> Array:
+    """Gradient in the kernel: a convolution of the input with `g`, in which examples are features.
+
+    Groups of features stay groups: `x` becomes `[I / groups, *in, groups * B]`.
+    """
+    split = x.reshape(*x.shape[:-1], window.groups, -1)
+    x = jnp.moveaxis(split, (-1, -2, 0), (0, -2, -1)).reshape(split.shape[-1], *x.shape[1:-1], -1)
+    padding = []
+    for i in range(x.ndim - 2):
+        low, long = window.padding[i][0], (kernel.shape[i] - 1) * window.dilation[i]
+        padding.append((low, long + _dilated(g, i, window.strides) - _dilated(x, i, window.spread) - low))
+    back = window._replace(strides=window.dilation, dilation=window.strides, padding=tuple(padding))
+    return jnp.moveaxis(_convolved(back, g.dtype, x, jnp.moveaxis(g, 0, -2)), 0, -2)
+
+
+def _dilated(x: Array, axis: int, dilation: Sequence[int]) -> int:
+    """Length of a spatial axis with the gaps of a dilation."""
+    return (x.shape[1 + axis] - 1) * dilation[axis] + 1

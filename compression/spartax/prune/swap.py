@@ -194,5 +194,5 @@ def _dot(a: Array, b: Array) -> Array:
 @jax.jit
 def _gradients(judge: gradients.Judge, weights: Weights, x: Array, y: Array) -> Array:
     """One row `[P]` for each example."""
-    one = lambda batch: ravel_pytree(jax.grad(judge)(weights, batch[0][None], batch[1][None]))[0]  # noqa: E731
+    one = lambda batch: ravel_pytree(jax.grad(gradients.looped(judge))(weights, batch[0][None], batch[1][None]))[0]  # noqa: E731
     return lax.map(one, (x, y))

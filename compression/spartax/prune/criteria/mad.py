@@ -98,8 +98,7 @@ def block_saliency(change: Array, moments: Array, signals: Array, layout: Layout
 
 def _masks(options: Options, judge: gradients.Judge, weights: Weights, x: Array, y: Array) -> Weights:
     """The `m` of soft masks `softplus(m)` that make the loss small."""
-    on_cpu = jax.default_backend() == "cpu"
-    inside = judge._replace(logits=program.fast_gradients(judge.logits)) if on_cpu else judge
+    inside = gradients.looped(judge)
     loss = lambda m: inside(jax.tree.map(lambda w, m: w * jax.nn.softplus(m), weights, m), x, y)  # noqa: E731
     tx = optax.adam(options.lr)
 

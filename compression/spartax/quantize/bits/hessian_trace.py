@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 
 from spartax import catalog, checks, gradients
@@ -53,10 +54,12 @@ def hessian_traces(weights: Weights, evidence: Evidence, probes: int = 50) -> di
 
 @jax.jit(static_argnums=1)
 def _traces(judge: gradients.Judge, probes: int, weights: Weights, key: Array, x: Array, y: Array) -> dict[Path, Array]:
+    inside = gradients.looped(judge)
+
     def once(total: dict[Path, Array], key: Array) -> tuple[dict[Path, Array], None]:
         keys = jax.random.split(key, len(weights))
         signs = {p: jax.random.rademacher(k, w.shape, w.dtype) for k, (p, w) in zip(keys, weights.items())}
-        _, product = jax.jvp(lambda w: jax.grad(judge)(w, x, y), (weights,), (signs,))
+        product = jax.grad(lambda w: optax.tree.vdot(jax.grad(inside)(w, x, y), signs))(weights)
         return {p: total[p] + jnp.sum(v * product[p]) / probes for p, v in signs.items()}, None
 
     return lax.scan(once, {path: jnp.zeros(()) for path in weights}, jax.random.split(key, probes))[0]
