@@ -36,14 +36,14 @@ def _(weight: Quantized, use: Use) -> paths.Choice:
     found = quantized_rows.read(weight, use)
     if isinstance(found, str):
         return APART
-    return kernel.choose(quantized_rows.choose(weight, found, use))
+    return kernel.choose(quantized_rows.choose(weight, found, use), kernel.Codes)
 
 
 @_choose.register
 def _(weight: NMSparse, use: Use) -> paths.Choice:
     if matrix_view.side(weight.view, use) != "inputs" or weight.view.matrix[0] % weight.m:
         return APART
-    return kernel.choose(choose_path(weight, use))
+    return kernel.choose(choose_path(weight, use), kernel.Groups)
 
 
 @_choose.register
@@ -52,7 +52,7 @@ def _(weight: BlockSparse, use: Use) -> paths.Choice:
     case = case_of(weight, use)
     if case is None or ragged or not case.stored or matrix_view.side(weight.view, use) != "inputs":
         return APART
-    return kernel.choose(choice.choose(case))
+    return kernel.choose(choice.choose(case), kernel.Blocks)
 
 
 def contract(weight: Any, low: LowRank, use: Use, x: Array) -> Array:

@@ -8,7 +8,7 @@ from jax import lax
 
 from spartax.kernels import paths
 from spartax.kernels.derivatives import with_derivative_of
-from spartax.kernels.lowrank_residual_matmul import reference, tpu, xla
+from spartax.kernels.lowrank_residual_matmul import gpu, reference, tpu, xla
 from spartax.kernels.lowrank_residual_matmul.bases import Base
 from spartax.records import Array
 
@@ -16,7 +16,7 @@ from spartax.records import Array
 def lowrank_residual_matmul(
     x: Array, base: Base, u: Array, v: Array, *, path: str = "xla", precision: lax.PrecisionLike = None
 ) -> Array:
-    """`y = x W + (x U) V`, the result written once: the sum of `x W` starts as `(x U) V`.
+    """`y = x W + (x U) V`, the result written once: the sum of `x W` starts or ends with `(x U) V`.
 
     Differentiable in x (`g W^T + (g V^T) U^T`), U (`x^T (g V^T)`), V (`(x U)^T g`) and the floats of W, as the two
     products are.
@@ -26,11 +26,14 @@ def lowrank_residual_matmul(
       base: `W [K, O]`, one of the records of `bases`.
       u: `[K, r]`; used in the dtype of x.
       v: `[r, O]`; likewise.
-      path: "reference", "xla" or "tpu", the last interpreted on another platform.
+      path: "reference", "xla", "tpu" or "gpu" (`Codes` only); the last two are interpreted on another platform.
       precision: of the products, as for `lax.dot_general`; `Codes` take that of the context.
 
     Returns:
       `[B, O]`, at least float32.
+
+    Raises:
+      ValueError: another base than `Codes` on the path "gpu".
     """
     u, v = u.astype(x.dtype), v.astype(x.dtype)
     if path == "reference":
@@ -41,7 +44,8 @@ def lowrank_residual_matmul(
     if path == "xla":
         return apart
     own, held, first, last = _stopped((x, base, t, v))
-    together = tpu.matmul(own, held, first, last, precision, interpret=paths.interpreted(path))
+    product = (gpu if path == "gpu" else tpu).matmul
+    together = product(own, held, first, last, precision, interpret=paths.interpreted(path))
     return with_derivative_of(apart, together)
 
 
