@@ -9,7 +9,7 @@ from jax import lax
 from spartax.kernels import paths
 from spartax.kernels.derivatives import with_derivative_of
 from spartax.kernels.lowrank_residual_matmul import gpu, reference, tpu, xla
-from spartax.kernels.lowrank_residual_matmul.bases import Base
+from spartax.kernels.lowrank_residual_matmul.bases import Base, Codes
 from spartax.records import Array
 
 
@@ -35,6 +35,8 @@ def lowrank_residual_matmul(
     Raises:
       ValueError: another base than `Codes` on the path "gpu".
     """
+    if path == "gpu" and not isinstance(base, Codes):
+        raise ValueError(f"base: {gpu.misfit(type(base))}.")
     u, v = u.astype(x.dtype), v.astype(x.dtype)
     if path == "reference":
         return reference.matmul(x, base, u, v)

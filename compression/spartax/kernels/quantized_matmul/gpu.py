@@ -138,7 +138,7 @@ def _thin(t: Array, v: Array) -> list[Array]:
 
 
 def _whole(x: Array, rows: int, columns: int = 1) -> Array:
-    """x with zeros below and behind, up to whole tiles."""
+    """The same with zeros below and behind, up to whole tiles."""
     return jnp.pad(x, ((0, -x.shape[0] % rows), (0, -x.shape[1] % columns)))
 
 
@@ -230,7 +230,7 @@ def _in_groups(factors: Factors, scale: Any, place: tuple[Any, Any]) -> Array:
 
 
 def _spread(scale: Any) -> Array:
-    """The scales of a tile, one a row of it."""
+    """The scales of a tile, each along its row."""
     return lax.broadcast_in_dim(scale[0], (TUNING.outputs, TUNING.rows), [0])
 
 
