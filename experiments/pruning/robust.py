@@ -17,7 +17,6 @@ from spartax.records import Params, Transform
 
 METHODS = ("magnitude", "random", "learnt_scores", "mad", "swap")
 BEFORE, AFTER = "one-shot", "fine-tuned"
-SCORE_RATE = 0.1  # of Adam, on scores that begin as weights divided by the largest
 
 judges = options.judges
 
@@ -29,6 +28,7 @@ def get_config() -> ConfigDict:
         stage=AFTER,
         calibration=1024,
         score_epochs=2,
+        score_rate=2e-3,  # of Adam, on scores that begin as weights divided by the largest
         tune_epochs=2,
         attacked=True,
         autoattack=True,
@@ -45,7 +45,7 @@ def compressed(config: ConfigDict, subject: Subject) -> Params:
     params = compressing.compressed(config, subject, transform(config, subject.eps))
     if config.method == "learnt_scores":
         keep = compressing.scores_and_norms(subject.variables["params"])
-        params = tuned(subject, params, config.score_epochs, config.seed, SCORE_RATE, keep=keep)
+        params = tuned(subject, params, config.score_epochs, config.seed, config.score_rate, keep=keep)
         params = prune.finish(params)
     finish = compressing.refreshed if config.stage == BEFORE else compressing.repaired
     return finish(config, subject, params)

@@ -20,7 +20,7 @@ from spartax.measure.plot import COLORS, GRAY, MARKERS
 
 ACROSS = 4  # panels beside each other
 SEEN = ("calibration", "curve_images")  # options that say what was spent on a cell, and on a network under attack:
-TRAINED = ("steps", "calibration", "score_epochs", "tune_epochs", "tune_rate", "training")
+TRAINED = ("steps", "calibration", "score_epochs", "score_rate", "tune_epochs", "tune_rate", "training")
 
 
 class Cell(NamedTuple):
