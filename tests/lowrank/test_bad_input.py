@@ -52,7 +52,7 @@ def test_inputs_that_are_zero_everywhere(factorization):
 
 
 def test_calibration_data_that_span_fewer_directions_than_the_rank():
-    """Three examples tell three directions apart; the layer behind them sees no more."""
+    """Three examples tell three directions apart, and differ in two; the layer behind them sees no more."""
     refused(
         "first/kernel: rank 5 is above the 3 directions that its calibration inputs span",
         lowrank.whitened(),
@@ -60,7 +60,7 @@ def test_calibration_data_that_span_fewer_directions_than_the_rank():
         [X[:3]],
     )
     the_svd = lowrank.otherwise(lowrank.svd(), lowrank.whitened())  # which splits neither of the two
-    for factorization in (lowrank.whitened(damping=0.01), lowrank.atomic_features(), the_svd):
+    for factorization in (lowrank.whitened(damping=0.01), the_svd):
         method = lowrank.factorize(factorization, lowrank.fixed(5))
         out = sx.compress(network, PARAMS, method, batches=[X[:3]])
         assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(out.params))
@@ -74,6 +74,25 @@ def test_calibration_data_that_span_fewer_directions_than_the_rank():
     correct = lowrank.compensate(lowrank.whitened(), lowrank.fixed(5))
     with pytest.raises(ValueError, match="kernel: rank 5 is above the 3 directions"):
         sx.compress(network, PARAMS, codes, correct, batches=[X[:3]])
+
+
+@pytest.mark.parametrize(
+    ("batches", "rank", "known"),
+    [([X[:3]], 3, 2), ([X[:1]] * 5, 1, 0), ([100 + X[:4]], 4, 3), ([X @ jnp.diag(jnp.arange(12) < 5.0)], 6, 5)],
+)
+def test_outputs_that_vary_in_fewer_directions_than_the_rank(batches, rank, known):
+    """Of n examples their covariance has rank n - 1, of one and the same none: means are not among the directions."""
+    made = lowrank.atomic_features()
+    refused(
+        f"kernel: rank {rank} is above the {known} directions",
+        made,
+        lambda matrices, evidence: {"first/kernel": rank, "block/kernel": 1},
+        batches,
+    )
+    if known:
+        known_ranks = lambda matrices, evidence: {"first/kernel": known, "block/kernel": known}  # noqa: E731
+        out = sx.compress(network, PARAMS, lowrank.factorize(made, known_ranks), batches=batches)
+        assert out.params["first"]["kernel"].rank == known
 
 
 @pytest.mark.parametrize("factorization", DATA_AWARE)
@@ -100,11 +119,17 @@ def test_grouped_convolutions():
         )
         return run(run(x, params["grouped"], 2)[..., :4], params["plain"], 1)
 
-    for factorization in (lowrank.tucker(), lowrank.whitened()):
+    made = lowrank.tucker(), lowrank.whitened(), lowrank.svd(), lowrank.gram_svd(), lowrank.block_diagonal(2)
+    for factorization in made:
         method = lowrank.factorize(factorization, lowrank.fixed(2))
         with pytest.raises(ValueError, match="grouped: a convolution of 2 groups"):
             sx.compress(convolved, kernels, method, batches=[x], rule=lambda path, w: path == "grouped")
         out = sx.compress(convolved, kernels, method, batches=[x])
         assert out.params["grouped"] is kernels["grouped"]
         assert "a convolution of 2 groups" in out.info["grouped"]["steps"][0]["skipped"]
-        assert isinstance(out.params["plain"], (sx.Tucker, sx.LowRank))
+        assert isinstance(out.params["plain"], (sx.Tucker, sx.LowRank, sx.Sum))
+    half = lowrank.factorize(lowrank.svd(), lowrank.mac_budget(0.5))  # of what is split: no saving is made up
+    out = sx.compress(convolved, kernels, half, batches=[x])
+    usages, before = (sx.inspect(convolved, params, x) for params in (out.params, kernels))
+    assert usages["grouped"].macs_now == before["grouped"].macs
+    assert usages["plain"].macs_now <= 0.5 * before["plain"].macs

@@ -86,10 +86,15 @@ def test_weights_of_one_shape_are_one_program_whatever_their_ranks(monkeypatch):
     assert {path: leaf.rank for path, leaf in params.items()} == ranks
     for path, leaf in params.items():
         np.testing.assert_allclose(plugs.dense(leaf), best(weights[path], ranks[path]), atol=1e-4)
-    monkeypatch.setattr(fitting, "TOGETHER", 2 * 140)  # what is decomposed at a time is bounded: two, two, one
+    monkeypatch.setattr(
+        fitting, "TOGETHER", 2 * 140
+    )  # what is decomposed at a time is bounded: two, two, one and a pad
+    before = fitting._build._cache_size()
     parts, _ = plugs.run(lowrank.factorize(lowrank.svd(), lambda matrices, evidence: ranks), weights, given)
+    assert fitting._build._cache_size() == before + 1
     for path, leaf in parts.items():
         np.testing.assert_allclose(plugs.dense(leaf), plugs.dense(params[path]), atol=1e-4)
+    assert [len(part) for part, _ in fitting._parts(list(range(50)), 16)] == [13, 13, 13, 11]
 
 
 def test_under_a_mask_and_not_under_codes():

@@ -106,16 +106,19 @@ def build(
         alike.setdefault(kind, []).append(path)
     made: dict[Path, Any] = {}
     for paths in alike.values():
-        count = max(1, TOGETHER // math.prod(weights[paths[0]].shape))
-        for part in (paths[i : i + count] for i in range(0, len(paths), count)):
-            layout, most = (
-                evidence.layouts[part[0]],
-                max((chosen[path] for path in part), key=lambda r: max(r.values())),
-            )
-            given = [statistics(factorization, path, evidence) for path in part]
-            leaves = _build(factorization, layout, tuple(most.items()), [weights[path] for path in part], given)
+        layout, most = evidence.layouts[paths[0]], max((chosen[path] for path in paths), key=lambda r: max(r.values()))
+        for part, count in _parts(paths, max(1, TOGETHER // math.prod(weights[paths[0]].shape))):
+            full = part + part[-1:] * (count - len(part))
+            given = [statistics(factorization, path, evidence) for path in full]
+            leaves = _build(factorization, layout, tuple(most.items()), [weights[path] for path in full], given)
             made |= {path: _cut(leaf, chosen[path], most) for path, leaf in zip(part, leaves)}
     return {path: made[path] for path in chosen}
+
+
+def _parts(paths: list[Path], most: int) -> list[tuple[list[Path], int]]:
+    """The paths in even parts of at most `most`, and the length that the last one is filled up to: one program."""
+    count = math.ceil(len(paths) / math.ceil(len(paths) / most))
+    return [(paths[i : i + count], count) for i in range(0, len(paths), count)]
 
 
 @jax.jit(static_argnums=(0, 1, 2))

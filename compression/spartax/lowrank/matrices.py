@@ -52,48 +52,51 @@ def by_matrix(
     needs: frozenset[str] = frozenset(),
     *,
     nested: bool = True,
-    span: Callable[[Mapping[str, Array]], Array] | None = None,
+    span: Callable[[Array, Mapping[str, Array]], Array] | None = None,
 ) -> Factorization:
-    """A factorization of the weight as one matrix, every layer of a stack on its own.
+    """A factorization of the weight as one matrix, every layer of a stack on its own; of no grouped convolution.
 
     Args:
       split: given the matrix with the inputs as rows, whatever the weight stores first.
       needs: statistics that `split` reads; those over inputs arrive in the order of the rows.
       nested: as in `Factorization`.
-      span: `{need: array} -> [*stack]`, see `Factorization`.
+      span: `(matrix [*stack, I, O], {need: array}) -> [*stack]`, see `Factorization`; given what `split` is given.
     """
 
     def unfold(weight: Array, layout: Layout) -> dict[str, Array]:
-        matrix = None if needs and layout.groups > 1 else to_matrix(weight, layout)
+        # factors of a grouped kernel have no kernel of their own: multiplied out at every use, they would save nothing
+        matrix = None if layout.groups > 1 else to_matrix(weight, layout)
         return {} if matrix is None else {"": matrix}
 
     def build(weight: Array, layout: Layout, ranks: dict[str, int], statistics: Mapping[str, Array]) -> LowRank:
-        axes, matrix = split_axes(weight.shape, layout), to_matrix(weight, layout)
-        if axes is None or matrix is None:
-            raise ValueError(f"a weight of shape {weight.shape} with {layout} is no matrix.")
-        stored = {need: _as_stored(value, weight.shape, layout) for need, value in statistics.items()}
+        axes, matrix, stored = _inputs_first(weight, layout, statistics)
         if "key" in stored and axes.stack:
             stored["key"] = jax.random.split(stored["key"], axes.stack)
-        one = _turned(split, ranks[""]) if axes.turned else lambda m, s: split(m, ranks[""], s)
+        one = lambda m, s: split(m, ranks[""], s)  # noqa: E731
         for _ in axes.stack:
             one = jax.vmap(one)
         left, right = one(matrix, stored)
+        if axes.turned:
+            left, right = jnp.swapaxes(right, -1, -2), jnp.swapaxes(left, -1, -2)
         left = left.reshape(*axes.stack, *axes.rows, ranks[""]).astype(weight.dtype)
         right = right.reshape(*axes.stack, ranks[""], *axes.columns).astype(weight.dtype)
         return LowRank(left, right, len(axes.columns))
 
-    known = None if span is None else lambda weight, layout, statistics: span(statistics)
-    return Factorization(needs, unfold, build, nested, known)
+    def known(weight: Array, layout: Layout, statistics: Mapping[str, Array]) -> Array | None:
+        return None if span is None else span(*_inputs_first(weight, layout, statistics)[1:])
+
+    return Factorization(needs, unfold, build, nested, None if span is None else known)
 
 
-def _turned(split: Splitting, rank: int) -> Callable[[Array, Mapping[str, Array]], tuple[Array, Array]]:
-    """The factors of a matrix stored with its outputs as rows."""
-
-    def run(matrix: Array, statistics: Mapping[str, Array]) -> tuple[Array, Array]:
-        left, right = split(matrix.T, rank, statistics)
-        return right.T, left.T
-
-    return run
+def _inputs_first(
+    weight: Array, layout: Layout, statistics: Mapping[str, Array]
+) -> tuple[Axes, Array, dict[str, Array]]:
+    """Its axes, the matrix `[*stack, I, O]` with the inputs as rows, and the statistics in the order of those rows."""
+    axes, matrix = split_axes(weight.shape, layout), to_matrix(weight, layout)
+    if axes is None or matrix is None:
+        raise ValueError(f"a weight of shape {weight.shape} with {layout} is no matrix.")
+    stored = {need: _as_stored(value, weight.shape, layout) for need, value in statistics.items()}
+    return axes, jnp.swapaxes(matrix, -1, -2) if axes.turned else matrix, stored
 
 
 def _as_stored(value: Array, shape: tuple[int, ...], layout: Layout) -> Array:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -17,14 +18,39 @@ def atomic_features() -> Factorization:
     chain `sx.correct_bias()` after `lowrank.factorize` for that. From "Unified Low-rank Compression Framework for
     Click-through Rate Prediction" (S013; Atomic Feature Mimicking), where the means and moments of the outputs are
     collected; those of the inputs say the same.
+
+    Raises:
+      ValueError: at use, a rank above the number of directions that the outputs vary in on the calibration inputs.
     """
-    return by_matrix(_split, frozenset({"moments", "means"}))
+    return by_matrix(_split, frozenset({"moments", "means"}), span=_span)
 
 
 def _split(matrix: Array, rank: int, statistics: Mapping[str, Array]) -> tuple[Array, Array]:
     matrix = wide(matrix)
-    dot = lambda a, b: jnp.matmul(a, b, precision=lax.Precision.HIGHEST)  # noqa: E731
+    basis = jnp.linalg.eigh(_spread(matrix, statistics))[1][:, ::-1][:, :rank]
+    return _dot(matrix, basis), basis.T
+
+
+def _spread(matrix: Array, statistics: Mapping[str, Array]) -> Array:
+    """The covariance of the outputs, `[*stack, O, O]`."""
     moments, mean = (statistics[need].astype(matrix.dtype) for need in ("moments", "means"))
-    spread = dot(matrix.T, dot(moments - jnp.outer(mean, mean), matrix))
-    basis = jnp.linalg.eigh(spread)[1][:, ::-1][:, :rank]
-    return dot(matrix, basis), basis.T
+    return _between(moments - mean[..., :, None] * mean[..., None, :], matrix)
+
+
+@jax.jit
+def _span(matrix: Array, statistics: Mapping[str, Array]) -> Array:
+    """How many eigenvalues of the covariance stand above the rounding of the second moments it is a difference of."""
+    matrix = wide(matrix)
+    moments = statistics["moments"].astype(matrix.dtype)
+    whole = jnp.linalg.eigvalsh(_between(moments, matrix))[..., -1:]
+    alone = jnp.max(jnp.einsum("...ii,...io->...o", moments, jnp.square(matrix)), axis=-1, keepdims=True)
+    noise = matrix.shape[-1] ** 0.5 * jnp.finfo(matrix.dtype).eps * (whole + alone)
+    return jnp.sum(jnp.linalg.eigvalsh(_spread(matrix, statistics)) > noise, axis=-1)
+
+
+def _between(moments: Array, matrix: Array) -> Array:
+    return _dot(jnp.swapaxes(matrix, -1, -2), _dot(moments, matrix))
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

@@ -43,8 +43,9 @@ def whitened(damping: float = 0.0) -> Factorization:
 
 
 @jax.jit
-def _span(statistics: Mapping[str, Array]) -> Array:
+def _span(matrix: Array, statistics: Mapping[str, Array]) -> Array:
     """How many eigenvalues of the moments stand above the rounding of their largest."""
+    del matrix
     values = jnp.linalg.eigvalsh(wide(statistics["moments"]))
     noise = values.shape[-1] ** 0.5 * jnp.finfo(values.dtype).eps
     return jnp.sum(values > noise * values[..., -1:], axis=-1)
