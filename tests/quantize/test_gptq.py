@@ -34,7 +34,7 @@ def test_golden_whatever_the_block(block):
     np.testing.assert_allclose(near[:, 0], NUMBERS["gptq3_row0"], atol=1e-5)
     np.testing.assert_allclose(96 * notes["layer_loss"], NUMBERS["gptq3_block1_err"], rtol=1e-4)
     np.testing.assert_allclose(96 * notes["nearest_loss"], NUMBERS["rtn3_err"], rtol=1e-4)
-    assert notes["fallbacks"] == 0
+    assert notes["fallbacks"] == notes["dead_inputs"] == 0
     assert notes["damping"] == pytest.approx(0.01)
 
 
@@ -145,7 +145,8 @@ def test_inputs_that_are_always_zero_get_nearest_codes_and_do_not_damp_the_other
     kernel, moments = layer()
     dead = moments.copy()
     dead[:, [3, 11]] = dead[[3, 11]] = 0
-    codes, scales, _ = encode(quantize.gptq(), kernel, INT3, part(dead))
+    codes, scales, notes = encode(quantize.gptq(), kernel, INT3, part(dead))
+    assert notes["dead_inputs"] == 2
     small, *_ = encode(quantize.gptq(), kernel, INT3, part(1e-6 * dead))
     np.testing.assert_array_equal(codes, small)
     nearest = np.asarray(quantize.nearest().round(jnp.asarray(kernel), scales, INT3, part(dead)))

@@ -136,14 +136,34 @@ def test_ternary_is_the_best_of_all_thresholds():
         np.testing.assert_allclose(np.sum((near[:, column] - NORMAL[:, column]) ** 2), best, rtol=1e-5)
 
 
-def test_scales_beyond_half_precision_saturate_and_are_counted():
-    weight = NORMAL * np.array([1.0, 1e7, 1e-6], np.float32)
+def test_scales_beyond_half_precision_are_counted():
+    """One column each: as it is, too large, subnormal, below the smallest subnormal number."""
+    weight = NORMAL[:, [0, 1, 2, 2]] * np.array([1.0, 1e7, 1e-6, 1e-8], np.float32)
     _, near, info = compress(weight, quantize.integer(4, scale_dtype="float16"))
     assert np.isfinite(near).all()
-    assert info["warnings"] == ["1 scales beyond the range of float16 saturate"]
+    assert info["warnings"] == [
+        "1 scales beyond the range of float16 saturate",
+        "2 scales below the normal numbers of float16 lose digits",
+    ]
     np.testing.assert_allclose(np.abs(near[:, 1]).max(), 7 * 65504.0)
     assert np.linalg.norm(near[:, 2] - weight[:, 2]) < 0.2 * np.linalg.norm(weight[:, 2])  # a subnormal scale
+    assert not near[:, 3].any()  # all of the column is less than half of that step
     assert "warnings" not in compress(weight, quantize.integer(4, scale_dtype="bfloat16"))[2]
+
+
+def test_zero_points_beyond_half_precision_are_counted_and_so_are_blocks_of_zeros():
+    """Blocks of two around 1: a spread of 1e-5 wants a zero point of -1.5 million, one of 0.5 wants -38."""
+    weight = [[1.0, 1.0, 0.0], [1.00001, 1.5, 0.0]]
+    grid = quantize.integer(4, symmetric=False, zero_dtype="float16")
+    leaf, near, info = compress(weight, grid)
+    assert info["warnings"] == ["1 zero points beyond the range of float16 saturate"]
+    assert info["zero_blocks"] == 1
+    assert float(leaf.zero[0, 0]) == -65504
+    assert near[0, 0] < 0.1
+    np.testing.assert_allclose(near[:, 1:], np.array(weight)[:, 1:], atol=1e-3)
+    exact = compress(weight, quantize.integer(4, symmetric=False, zero_dtype="float32"))
+    assert "warnings" not in exact[2]
+    np.testing.assert_allclose(exact[1], weight, atol=1e-3)
 
 
 def test_a_weight_that_is_not_finite_is_named():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from spartax import catalog
+from spartax import catalog, checks
 from spartax.program import Scaling
 from spartax.quantize import calibrations
 from spartax.quantize.codes import decode, encode
@@ -35,7 +35,7 @@ def awq(grid: Grid, calibration: Calibration | None = None) -> Transform:
       calibration: which scale a block gets; that of the grid when left out. One that needs evidence does not apply.
 
     Raises:
-      ValueError: a calibration that needs evidence or does not apply to the grid.
+      ValueError: a calibration that needs evidence or does not apply to the grid; at use, inputs that are always zero.
     """
     calibration = calibration or catalog.load(calibrations, grid.calibration)()
     if calibration.needs:
@@ -65,8 +65,10 @@ def awq(grid: Grid, calibration: Calibration | None = None) -> Transform:
         return jax.jit(lambda ratios, *own: lax.map(lambda r: lost(r, *own), ratios))(jnp.asarray(RATIOS), *own)
 
     def choose(weights: Weights, pairs: Pairs, evidence: Evidence) -> tuple[Factors, Info]:
-        factors, about = {}, {}
+        factors, about, means = {}, {}, catalog.need("magnitudes", evidence)
         for root, pair in pairs.items():
+            for path in pair.multiplied:
+                checks.nonzero(f"awq: the input of {path}", [means[path]])
             tried, lost = losses(weights, pair, evidence)
             best = int(jnp.argmin(lost))
             factors[root] = tried[best]

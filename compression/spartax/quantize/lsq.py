@@ -39,7 +39,8 @@ def lsq(bits: int = 4, *, channel: bool = False, activations: int | None = None)
       activations: bits of the activations, 2 to 8; None leaves them float. Their network runs under `sx.compressed`.
 
     Raises:
-      ValueError: other bits; at use, a weight quantized already, activations without a batch.
+      ValueError: other bits; at use, a weight quantized already, activations without a batch or zero in all
+        of it.
     """
     for name, value in {"bits": bits, "activations": 2 if activations is None else activations}.items():
         checks.one_of(name, value, range(2, 9))
@@ -59,6 +60,7 @@ def lsq(bits: int = 4, *, channel: bool = False, activations: int | None = None)
             info[path] = {"method": "lsq", "bits": bits, "activations": activations, "relative_error": error}
             if needs:
                 given = [catalog.need(name, evidence)[path] for name in ("magnitudes", "means")]
+                checks.nonzero(f"lsq: the input of {path}", given[:1])
                 new[path] = exchanged(weight, FakeInputs, LearntStep, functools.partial(_begun, *given))
         return tree.replace(params, new), state, info
 

@@ -7,16 +7,31 @@ import jax.numpy as jnp
 
 from spartax.arrays import Masked, Quantized, dense
 from spartax.kernels import levels as number_formats
+from spartax.quantize.ranges import over_blocks
 from spartax.quantize.records import Grid
 from spartax.records import Array
 
 
 class Sums(NamedTuple):
-    """Squares of the errors and of the values of an array, and how many of its numbers saturate."""
+    """Squares of the errors and of the values of an array, and how many of its numbers its grid cannot hold.
+
+    Attributes:
+      error: squares of the errors.
+      size: squares of the values.
+      zero_blocks: blocks whose values are all zero.
+      entries: off by more than half a step, where the step is fixed.
+      large: scales at the limit of their dtype.
+      small: scales of other blocks below the normal numbers of their dtype.
+      zeros: float zero points at the limit of their dtype.
+    """
 
     error: Array
     size: Array
-    saturated: Array
+    zero_blocks: Array
+    entries: Array
+    large: Array
+    small: Array
+    zeros: Array
 
 
 @jax.jit(static_argnums=2)
@@ -24,18 +39,27 @@ def measure(leaf: Masked | Quantized, values: Array, grid: Grid) -> Sums:
     """The sums of one array and what it became."""
     error, size = (dense(leaf) - values).astype(jnp.float32), values.astype(jnp.float32)
     codes = leaf.weight if isinstance(leaf, Masked) else leaf
-    return Sums(jnp.sum(error * error), jnp.sum(size * size), _saturated(codes.scale, error, grid))
-
-
-def _saturated(scale: Array, error: Array, grid: Grid) -> Array:
-    """Scales at the limit of their dtype or, where the step is fixed, entries off by more than half of it."""
+    empty = over_blocks(jnp.max, jnp.abs(size), codes.scale.shape) == 0
+    squares = jnp.sum(error * error), jnp.sum(size * size)
     if grid.step is not None:
-        return jnp.sum(jnp.abs(error) > 0.501 * grid.step)
-    return jnp.sum(scale >= jnp.finfo(scale.dtype).max) if not number_formats.is_integer(scale) else jnp.int32(0)
+        return Sums(*squares, jnp.sum(empty), jnp.sum(jnp.abs(error) > 0.501 * grid.step), *jnp.zeros(3, jnp.int32))
+    return Sums(*squares, jnp.sum(empty), jnp.int32(0), *_lost(codes, empty))
+
+
+def _lost(codes: Quantized, empty: Array) -> tuple[Array, Array, Array]:
+    """How many scales are too large and too small for their dtype, and how many zero points too large."""
+    large = small = zeros = jnp.int32(0)
+    if not number_formats.is_integer(codes.scale):
+        limits = jnp.finfo(codes.scale.dtype)
+        large = jnp.sum(codes.scale >= limits.max)
+        small = jnp.sum((codes.scale < limits.smallest_normal) & ~empty)
+    if codes.zero is not None and not number_formats.is_integer(codes.zero):
+        zeros = jnp.sum(jnp.abs(codes.zero) >= jnp.finfo(codes.zero.dtype).max)
+    return large, small, zeros
 
 
 def entry(sums: list[Sums], grid: Grid) -> dict[str, Any]:
-    """The entry of one weight, all its arrays together; what saturates is a warning."""
+    """The entry of one weight, all its arrays together; what is lost to the range of a dtype is a warning."""
     total = jax.tree.map(lambda *column: sum(float(x) for x in column), *sums)
     found = {
         "method": "quantize",
@@ -43,8 +67,14 @@ def entry(sums: list[Sums], grid: Grid) -> dict[str, Any]:
         "levels": grid.levels,
         "group": grid.group,
         "relative_error": (total.error / max(total.size, float(jnp.finfo(jnp.float32).tiny))) ** 0.5,
+        "zero_blocks": int(total.zero_blocks),
     }
-    if total.saturated:
-        what = "entries out of range" if grid.step is not None else f"scales beyond the range of {grid.scale_dtype}"
-        found["warnings"] = [f"{total.saturated:.0f} {what} saturate"]
+    counts = {
+        "entries out of range saturate": total.entries,
+        f"scales beyond the range of {grid.scale_dtype} saturate": total.large,
+        f"scales below the normal numbers of {grid.scale_dtype} lose digits": total.small,
+        f"zero points beyond the range of {grid.zero} saturate": total.zeros,
+    }
+    if any(counts.values()):
+        found["warnings"] = [f"{count:.0f} {what}" for what, count in counts.items() if count]
     return found

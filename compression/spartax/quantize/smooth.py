@@ -25,12 +25,15 @@ def smooth(alpha: float = 0.5) -> Transform:
       alpha: in [0, 1], how much of the range the weights take over; 0.8 to 0.9 for heavy outliers.
 
     Raises:
-      ValueError: alpha outside [0, 1]; a weight that is used several times, whose inputs cannot be told apart.
+      ValueError: alpha outside [0, 1]; at use, a weight that is used several times, whose inputs cannot be told apart,
+        and inputs that are always zero.
     """
     checks.in_range("alpha", alpha, 0, 1)
 
     def choose(weights: Weights, pairs: Pairs, evidence: Evidence) -> tuple[Factors, Info]:
         peaks = {path: catalog.need("peaks", evidence)[path] for pair in pairs.values() for path in pair.multiplied}
+        for path, x in peaks.items():
+            checks.nonzero(f"smooth: the input of {path}", [x])
         placed = {path: in_place(x, evidence.layouts[path], weights[path].shape) for path, x in peaks.items()}
         return jax.jit(lambda weights, placed: _factors(weights, placed, pairs, alpha))(weights, placed), {}
 

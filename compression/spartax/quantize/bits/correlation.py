@@ -22,12 +22,14 @@ def correlation(variance: float = 0.99) -> Sensitivity:
       variance: share that is kept, in (0, 1].
 
     Raises:
-      ValueError: `variance` out of range; at use, no batches with values.
+      ValueError: `variance` out of range; at use, no batches with values, inputs that are always zero.
     """
     checks.in_range("variance", variance, 1e-9, 1.0)
 
     def losses(weights: Weights, candidates: Candidates, evidence: Evidence) -> Losses:
         moments, means = catalog.need("moments", evidence), catalog.need("means", evidence)
+        for path in weights:
+            checks.nonzero(f"correlation: the input of {path}", [moments[path]])
         inputs = {path: _covariance(moments[path], means[path]) for path in weights}
         matrix = lambda path, w: np.asarray(rows.to_rows(w, evidence.layouts[path]), np.float64)  # noqa: E731
         full = {path: matrix(path, w) for path, w in weights.items()}

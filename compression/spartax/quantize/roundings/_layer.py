@@ -97,7 +97,8 @@ def by_layer(name: str, solve: Solve, options: Any) -> Rounding:
     It reports `nearest_loss` and `layer_loss`, the `tr(D H D^T)` of the nearest codes and of its own, summed over the
     matrices; `moved`, the share of entries that are not at their nearest code; `nearest_outputs`, how many outputs keep
     the nearest codes because those lose less; `fallbacks`, how many matrices are all nearest because `solve` failed,
-    which also warns; and the notes of `solve`.
+    which also warns; `dead_inputs`, how many inputs are always zero, whose weights no loss judges; and the notes of
+    `solve`.
 
     Args:
       name: of the rounding, for messages.
@@ -160,5 +161,6 @@ def _solved(
         "moved": jnp.mean(codes != near),
         "nearest_outputs": jnp.sum((nearest_loss < loss) & ~found.failed[..., None]),  # a tie loses nothing
         "fallbacks": jnp.sum(found.failed),
+        "dead_inputs": jnp.sum(jnp.diagonal(moments, axis1=-2, axis2=-1) == 0),
     }
     return rows.from_rows(codes, weight.shape, layout), notes | found.notes

@@ -37,8 +37,8 @@ def adaround(steps: int = 2000, lr: float = 0.02, penalty: float = 4.0) -> Round
     Deterministic. Entries under a mask stay zero. Nagel et al., Up or Down? Adaptive Rounding for Post-Training
     Quantization, arXiv 2004.10568.
 
-    Outputs for which nearest loses less keep the nearest codes. The report has `nearest_loss`, `layer_loss`, and
-    `moved`, the share of entries that are not at their nearest code.
+    Outputs for which nearest loses less keep the nearest codes. The report has `nearest_loss`, `layer_loss`, `moved`
+    (share of entries that are not at their nearest code) and `dead_inputs` (inputs that are always zero).
 
     Args:
       steps: of Adam, each a product with H.

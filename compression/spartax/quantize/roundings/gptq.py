@@ -40,7 +40,8 @@ def gptq(damping: float = 0.01, order: str = "given", block: int = 128) -> Round
     gets the nearest codes, with a warning. Unlike in the paper, outputs for which nearest loses less keep the nearest
     codes, so that the loss is never above that of nearest. The report has `nearest_loss`, `layer_loss`, `moved` (share
     of entries that are not at their nearest code), `nearest_outputs` (how many outputs keep them because those
-    lose less), `fallbacks` (matrices that could not be factored) and the largest `damping` that was taken.
+    lose less), `fallbacks` (matrices that could not be factored), `dead_inputs` (inputs that are always zero) and the
+    largest `damping` that was taken.
 
     Args:
       damping: share of the mean of the diagonal of H that is added to it, in [0, 1].
