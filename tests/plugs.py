@@ -60,9 +60,10 @@ def cross_entropy(logits, y):
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
 
 
-def shift(key, logits_fn, x, y):
-    """An attack: one step of the sign of the gradient, images of any range."""
-    del key
+def shift(key, logits_fn, x, y, *, index):
+    """An attack: one step of the sign of the gradient from a drawn start, images of any range."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    x = x + 0.1 * jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
     return x + 0.05 * jnp.sign(jax.grad(lambda x: jnp.sum(cross_entropy(logits_fn(x), y)))(x))
 
 

@@ -9,7 +9,7 @@ import pytest
 from jax.tree_util import Partial
 
 import spartax as sx
-from spartax import attacks, lowrank, prune, quantize, sharding
+from spartax import attacks, catalog, lowrank, prune, quantize, sharding
 from tests.sharded import APPLY, examples, placed, trained
 
 LOSS = optax.softmax_cross_entropy_with_integer_labels
@@ -44,20 +44,32 @@ def test_collect_gives_the_same_statistics():
             np.testing.assert_allclose(value, eight[need][path], rtol=1e-5, atol=1e-6)
 
 
-CRITERIA = {
-    "magnitude": prune.magnitude(),
-    "wanda": prune.wanda(),
-    "fisher": prune.fisher(),
-    "mad": prune.mad(attacks.pgd(0.05, steps=2), steps=2),
+OPTIONS = {
+    "mad": {"attack": attacks.pgd(0.05, steps=2), "steps": 2},
+    "synflow": {"rounds": 3},
+    "woodfisher": {"block": 64},
 }
+SLOW = ("sparsegpt", "swap")  # to compile
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.nightly] * (name in SLOW))
+    for name in (*catalog.names(prune.criteria), "swap")
+]
 
 
-@pytest.mark.parametrize("name", CRITERIA)
+def transform(name, sparsity):
+    if name == "swap":
+        return prune.swap(sparsity, rounds=3)
+    return prune.prune(catalog.load(prune.criteria, name)(**OPTIONS.get(name, {})), sparsity)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_masks_are_the_same(name):
-    transform = prune.prune(CRITERIA[name], 0.6)
-    one, eight = (compressed(transform, many) for many in (False, True))
+    """And the weights that are kept, where a method moves them."""
+    pruning = transform(name, 0.6)
+    one, eight = (compressed(pruning, many) for many in (False, True))
     for path in ("first", "second"):
         np.testing.assert_array_equal(sx.dense(one[path].mask), sx.dense(eight[path].mask))
+        np.testing.assert_allclose(sx.dense(one[path]), sx.dense(eight[path]), rtol=1e-3, atol=1e-5)
     kept = [int(np.sum(sx.dense(one[path].mask))) for path in ("first", "second")]
     assert sum(kept) == round(0.4 * (16 * 32 + 32 * 3))
 

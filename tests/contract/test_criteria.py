@@ -10,7 +10,16 @@ from spartax.records import Criterion, Evidence
 from tests import plugs
 
 WEIGHTS = {p: w for p, w in plugs.draw().items() if p in ("dense", "conv")}
-GIVEN = plugs.evidence(WEIGHTS)
+
+
+def given(weights):
+    """Evidence with the examples in two batches."""
+    found = plugs.evidence(weights)
+    ((x, y),) = found.objective.batches
+    return found._replace(objective=found.objective._replace(batches=((x[:32], y[:32]), (x[32:], y[32:]))))
+
+
+GIVEN = given(WEIGHTS)
 
 
 @pytest.fixture(params=catalog.names(prune.criteria), scope="module")
@@ -83,10 +92,10 @@ def test_outputs_have_no_names(criterion):
         np.testing.assert_allclose(found[path], score, rtol=2e-3, atol=1e-5 * np.abs(score).max())
 
 
-def test_the_order_of_examples_does_not_matter(criterion):
-    ((x, y),) = GIVEN.objective.batches
-    order = np.random.default_rng(0).permutation(len(x))
-    other = GIVEN._replace(objective=GIVEN.objective._replace(batches=((x[order], y[order]),)))
+def test_the_order_of_batches_and_of_their_examples_does_not_matter(criterion):
+    order = np.random.default_rng(0).permutation(32)
+    batches = tuple((x[order], y[order]) for x, y in reversed(GIVEN.objective.batches))
+    other = GIVEN._replace(objective=GIVEN.objective._replace(batches=batches))
     found = criterion.score(WEIGHTS, other)
     for path, score in criterion.score(WEIGHTS, GIVEN).items():
         np.testing.assert_allclose(found[path], score, rtol=2e-3, atol=1e-5 * np.abs(score).max())
@@ -121,4 +130,4 @@ def test_pruning_is_exact_and_leaves_the_weights_that_came_as_they_were(criterio
 
 def test_half_precision_weights_are_scored_in_full(criterion):
     half = {p: jnp.asarray(np.asarray(w, jnp.bfloat16)) for p, w in WEIGHTS.items()}
-    assert all(s.dtype == jnp.float32 for s in criterion.score(half, plugs.evidence(half)).values())
+    assert all(s.dtype == jnp.float32 for s in criterion.score(half, given(half)).values())

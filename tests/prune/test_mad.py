@@ -7,7 +7,7 @@ import pytest
 
 import spartax as sx
 from spartax import attacks, prune
-from spartax.prune.criteria.mad import block_saliency
+from spartax.prune.criteria.mad import block_saliency, numbered
 from spartax.records import Evidence, Layout, Objective
 from tests.oracles import prune as oracle
 from tests.oracles.waves import wave
@@ -86,9 +86,9 @@ def cross_entropy(logits, y):
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
 
 
-def shift(key, logits_fn, x, y):
+def shift(key, logits_fn, x, y, *, index):
     """An attack that is easy to follow."""
-    del key
+    del key, index
     return x + 0.1 * jnp.sign(jax.grad(lambda x: jnp.sum(cross_entropy(logits_fn(x), y)))(x))
 
 
@@ -173,14 +173,28 @@ def test_weights_whose_mask_would_grow_are_placed():
     assert keep[zero].min() > paper.max()
 
 
-def test_the_attack_and_the_key_count():
-    """With PGD from random starts; without an attack the scores differ."""
+def test_the_attack_and_the_key_count_and_no_place_does():
+    """With PGD from random starts, which go with their images; without an attack the scores differ."""
     weights, batches = draw()
     single = {path: jnp.asarray(w, jnp.float32) for path, w in weights.items()}
-    given = evidence([(1 / (1 + np.exp(-x)), y) for x, y in batches[:1]])
-    attacked = prune.mad(attacks.pgd(0.2, steps=3)).score(single, given)
-    clean = prune.mad(lambda key, logits_fn, x, y: x).score(single, given)
+    images = [(1 / (1 + np.exp(-x)), y) for x, y in (batches[1], (batches[1][0] + 1, batches[1][1]))]
+    given, turned = evidence(images), evidence([(x[::-1], y[::-1]) for x, y in images[::-1]])
+    criterion = prune.mad(attacks.pgd(0.2, steps=3))
+    attacked, again = criterion.score(single, given), criterion.score(single, turned)
+    other = criterion.score(single, given._replace(key=jax.random.key(1)))
+    np.testing.assert_allclose(attacked["last"], again["last"], rtol=1e-3, atol=1e-6)
+    assert not np.allclose(attacked["last"], other["last"], rtol=0.01)
+    clean = prune.mad(lambda key, logits_fn, x, y, index: x).score(single, given)
     assert not np.allclose(attacked["last"], clean["last"], rtol=0.05)
+
+
+def test_images_have_numbers_of_their_own():
+    """Those of black and white ones too, whose bits differ in few places."""
+    x = np.unique(np.random.default_rng(0).integers(0, 2, (2000, 3, 5)), axis=0)
+    found = np.asarray(numbered(jax.random.key(0), jnp.asarray(x)))
+    assert found.min() >= 0
+    assert len(np.unique(found)) > 0.99 * len(x)
+    np.testing.assert_array_equal(numbered(jax.random.key(0), jnp.asarray(x[::-1])), found[::-1])
 
 
 def test_what_an_attack_turns_around_goes_though_magnitude_would_keep_it():
@@ -203,6 +217,8 @@ def test_what_an_attack_turns_around_goes_though_magnitude_would_keep_it():
 
     assert right(prune.magnitude()) == (1, 0)
     assert right(prune.mad(shift, zero_saliency="keep")) == (1, 1)
+    for other in ("paper", "magnitude"):
+        assert right(prune.mad(shift, zero_saliency=other)) == (1, 0)
 
 
 def test_bad_input_is_named():
