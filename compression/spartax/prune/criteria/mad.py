@@ -41,7 +41,7 @@ def mad(attack: Attack, *, steps: int = 20, lr: float = 0.1, zero_saliency: str 
     is the allocation and the pattern of all weights.
 
     Args:
-      attack: such as `attacks.pgd(0.03, steps=10, step_size=0.0069)`, that of the paper; `records.Attack`, with `index`.
+      attack: such as `attacks.pgd(0.03, steps=10, step_size=0.0069)`, that of the paper; called with `index`.
       steps: Adam steps on the masks.
       lr: their learning rate.
       zero_saliency: a mask that would grow stays at 1, so `d` and the score of a useful weight are 0, below every
