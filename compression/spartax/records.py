@@ -191,6 +191,8 @@ class Factorization(NamedTuple):
       nested: whether the factors of a rank begin with those of every smaller one, as those of an SVD do.
       span: `(weight, layout, {need: array}) -> [*stack]`, how many directions the evidence tells apart; a rank above
         is refused. None, or a function that gives None, where any number is told apart.
+      moving: for iterations that need not have settled, `(weight, layout, leaf) -> []`: how far one more round would
+        move the leaf, relative to the norm of the weight. None where there is nothing to settle.
     """
 
     needs: frozenset[str]
@@ -198,6 +200,7 @@ class Factorization(NamedTuple):
     build: Callable[[Array, Layout, dict[str, int], Mapping[str, Array]], Any]
     nested: bool = False
     span: Callable[[Array, Layout, Mapping[str, Array]], Array | None] | None = None
+    moving: Callable[[Array, Layout, Any], Array] | None = None
 
 
 class Ranks(Protocol):

@@ -64,6 +64,29 @@ def test_cp_finds_a_kernel_made_of_two_rank_one_tensors():
     assert relative(build(lowrank.cp(), KERNEL, HWIO, (("", 6),)), KERNEL) < 0.95
 
 
+def test_cp_that_has_not_settled_is_said_in_info_and_factors_that_are_not_finite_are_refused():
+    parts = [rng.normal(size=(n, 2)) for n in KERNEL.shape]
+    low = jnp.asarray(np.einsum("ar,br,cr,dr->abcd", *parts), jnp.float32)
+    given = Evidence({"kernel": HWIO}, originals={"kernel": low})
+
+    def done(factorization, method=lowrank.factorize, weight=low):
+        transform = method(factorization, lowrank.fixed(2))
+        return transform.update(*transform.init({"kernel": weight}, given), given)[2]["kernel"]
+
+    early, late = done(lowrank.otherwise(lowrank.cp(1), lowrank.svd())), done(lowrank.cp(300, 1e-6))
+    removed = sx.Masked(low, jnp.zeros(low.shape, bool))  # all of it is what compensation factorizes
+    assert done(lowrank.cp(1), lowrank.compensate, removed)["warning"] == early["warning"]
+    assert "warning" not in late
+    assert late["relative_error"] < 0.02
+    one, two = (sx.dense(build(lowrank.cp(rounds), low, HWIO, (("", 2),))) for rounds in (1, 2))
+    moved = float(jnp.linalg.norm(two - one) / jnp.linalg.norm(low))
+    assert f"moves the weight by {100 * moved:.2g} % of its norm" in early["warning"]
+    alone = lowrank.factorize(lowrank.cp(ridge=0.0), lowrank.fixed(2))  # rank one twice: equations without a solution
+    ones = jnp.ones_like(low)
+    with pytest.raises(ValueError, match="kernel: its factors hold NaN or infinite values"):
+        alone.init({"kernel": ones}, given)
+
+
 def test_block_diagonal_and_low_rank_together_beat_each_alone():
     blocks = np.kron(np.eye(2), np.ones((4, 3))) * rng.normal(size=(8, 6))
     matrix = (blocks + rng.normal(size=(8, 1)) @ rng.normal(size=(1, 6))).astype(np.float32)

@@ -34,28 +34,33 @@ def compensate(factorization: Factorization, ranks: Ranks, then: Transform | Non
         weights = tree.pick(params, evidence.layouts)
         rest = _residuals({path: w for path, w in weights.items() if is_leaf(w)}, evidence)
         chosen = fitting.choose(factorization, ranks, rest, evidence)
-        return tree.replace(params, corrected({p: weights[p] for p in chosen}, rest, chosen, evidence)), chosen
+        return tree.replace(params, corrected({p: weights[p] for p in chosen}, rest, chosen, evidence)[0]), chosen
 
-    def corrected(weights: Weights, rest: Weights, chosen: fitting.Chosen, evidence: Evidence) -> Weights:
+    def corrected(
+        weights: Weights, rest: Weights, chosen: fitting.Chosen, evidence: Evidence
+    ) -> tuple[Weights, dict[Path, float]]:
         low = fitting.build(factorization, rest, chosen, evidence)
+        unsettled = fitting.unsettled(factorization, rest, low, evidence)
         if then is not None and low:
             own = evidence._replace(layouts={path: evidence.layouts[path] for path in low})
             low, state = then.init(low, own)
             low, _, _ = then.update(low, state, own)
-        return {path: Sum((weights[path], leaf)) for path, leaf in low.items()}
+        return {path: Sum((weights[path], leaf)) for path, leaf in low.items()}, unsettled
 
     def update(params: Params, state: fitting.Chosen, evidence: Evidence) -> tuple[Params, fitting.Chosen, Info]:
         weights = tree.pick(params, evidence.layouts)
         inner = {path: _corrected(weights[path]).terms[0] for path in state}
-        new = corrected(inner, _residuals(inner, evidence), state, evidence)
+        new, moved = corrected(inner, _residuals(inner, evidence), state, evidence)
         placed = {path: _replace(weights[path], leaf) for path, leaf in new.items()}
-        info = {path: _report(path, w, state, evidence) for path, w in {**weights, **placed}.items()}
+        info = {path: _report(path, w, state, evidence, moved.get(path)) for path, w in {**weights, **placed}.items()}
         return tree.replace(params, placed), state, info
 
-    def _report(path: Path, weight: Any, chosen: fitting.Chosen, evidence: Evidence) -> dict[str, Any]:
+    def _report(
+        path: Path, weight: Any, chosen: fitting.Chosen, evidence: Evidence, moved: float | None
+    ) -> dict[str, Any]:
         if path in chosen:
             before = catalog.need("originals", evidence)[path]
-            return fitting.report("compensate", chosen[path], weight, before)
+            return fitting.report("compensate", chosen[path], weight, before, moved)
         if not is_leaf(weight):
             return {"method": "compensate", "skipped": NOT_COMPRESSED}
         return fitting.skipped("compensate", factorization, dense(weight), evidence.layouts[path])

@@ -1,11 +1,18 @@
 """`factorize`: a factorization and a rule for the ranks joined into one transform."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from spartax import tree
 from spartax.arrays import Masked, dense, is_leaf
 from spartax.lowrank import fitting
 from spartax.records import Evidence, Factorization, Info, Params, Path, Ranks, Transform
+
+
+class State(NamedTuple):
+    """What `init` found: the ranks, and how far the last round still moved what has not settled."""
+
+    chosen: fitting.Chosen
+    unsettled: dict[Path, float]
 
 
 def factorize(factorization: Factorization, ranks: Ranks) -> Transform:
@@ -16,7 +23,7 @@ def factorize(factorization: Factorization, ranks: Ranks) -> Transform:
     would take at least its own bytes stays dense, and `info` says so, as does one of a kind that the factorization does
     not split. A `Masked` weight becomes factors under the same mask. Weights of one shape are factorized together, in
     one program. `init` does all the work, as the ranks are shapes; from then on the factors are free to be trained,
-    and `update` only reports.
+    and `update` only reports; where an iterative factorization has not settled, `info` has a `warning`.
 
     Args:
       factorization: how a weight is split, such as `lowrank.svd()`.
@@ -25,7 +32,8 @@ def factorize(factorization: Factorization, ranks: Ranks) -> Transform:
     Raises:
       ValueError: at use, a rank above the smaller side of a matrix or above the directions that the calibration data
         tell apart, a weight quantized or factorized already, none of a kind that the factorization splits, or
-        statistics that it needs and that nobody gave, that are not finite, or zero everywhere.
+        statistics that it needs and that nobody gave, that are not finite, or zero everywhere; factors that are not
+        finite.
 
     Example:
       >>> import jax.numpy as jnp
@@ -41,20 +49,20 @@ def factorize(factorization: Factorization, ranks: Ranks) -> Transform:
       (192, 56)
     """
 
-    def init(params: Params, evidence: Evidence) -> tuple[Params, fitting.Chosen]:
+    def init(params: Params, evidence: Evidence) -> tuple[Params, State]:
         weights = tree.pick(params, evidence.layouts)
         arrays = {path: _values(path, w) for path, w in weights.items()}
         chosen = fitting.choose(factorization, ranks, arrays, evidence)
         leaves = fitting.build(factorization, arrays, chosen, evidence)
         new = {p: Masked(leaf, weights[p].mask) if is_leaf(weights[p]) else leaf for p, leaf in leaves.items()}
-        return tree.replace(params, new), chosen
+        return tree.replace(params, new), State(chosen, fitting.unsettled(factorization, arrays, leaves, evidence))
 
-    def update(params: Params, state: fitting.Chosen, evidence: Evidence) -> tuple[Params, fitting.Chosen, Info]:
+    def update(params: Params, state: State, evidence: Evidence) -> tuple[Params, State, Info]:
         weights = tree.pick(params, evidence.layouts)
         before = evidence.originals or {}
         info = {
-            path: fitting.report("factorize", state[path], w, before.get(path))
-            if path in state
+            path: fitting.report("factorize", state.chosen[path], w, before.get(path), state.unsettled.get(path))
+            if path in state.chosen
             else fitting.skipped("factorize", factorization, dense(w), evidence.layouts[path])
             for path, w in weights.items()
         }

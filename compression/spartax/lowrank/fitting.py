@@ -20,6 +20,7 @@ NO_MATRIX = "its contracted axes are neither the first nor the last ones, so it 
 OTHER_KIND = "not a kind of weight that this factorization splits"
 
 TOGETHER = 2**26  # entries of weights factorized at a time; what decomposes them takes a few times their memory
+SETTLED = 1e-3  # share of its norm by which the last round of an iteration may move a weight without a warning
 SIZES = ("moments", "magnitudes")  # statistics that are zero only where nothing was seen
 
 Chosen = dict[Path, dict[str, int]]  # for each weight, the rank of each of its unfoldings
@@ -110,9 +111,32 @@ def build(
         for part, count in _parts(paths, max(1, TOGETHER // math.prod(weights[paths[0]].shape))):
             full = part + part[-1:] * (count - len(part))
             given = [statistics(factorization, path, evidence) for path in full]
-            leaves = _build(factorization, layout, tuple(most.items()), [weights[path] for path in full], given)
+            leaves, sound = _build(factorization, layout, tuple(most.items()), [weights[path] for path in full], given)
+            _refuse_broken(part, sound)
             made |= {path: _cut(leaf, chosen[path], most) for path, leaf in zip(part, leaves)}
     return {path: made[path] for path in chosen}
+
+
+def _refuse_broken(paths: list[Path], sound: list[Array]) -> None:
+    for path, good in zip(paths, sound):
+        if checks.is_concrete(good) and not bool(good):
+            raise ValueError(
+                f"{path}: its factors hold NaN or infinite values, though the weight does not; another factorization, "
+                "a smaller rank, or more of a ridge or damping where the factorization has one, may do."
+            )
+
+
+def unsettled(
+    factorization: Factorization, weights: Mapping[Path, Array], leaves: Mapping[Path, Any], evidence: Evidence
+) -> dict[Path, float]:
+    """How far one more round would move each leaf, relative to its weight, where that is not little."""
+    if factorization.moving is None:
+        return {}
+    moving = jax.jit(factorization.moving, static_argnums=1)
+    moved = {path: moving(weights[path], evidence.layouts[path], leaf) for path, leaf in leaves.items()}
+    known = {path: float(value) for path, value in moved.items() if checks.is_concrete(value)}
+    least = {path: max(SETTLED, 4 * float(jnp.finfo(weights[path].dtype).eps)) for path in known}
+    return {path: value for path, value in known.items() if not value <= least[path]}
 
 
 def _parts(paths: list[Path], most: int) -> list[tuple[list[Path], int]]:
@@ -124,23 +148,35 @@ def _parts(paths: list[Path], most: int) -> list[tuple[list[Path], int]]:
 @jax.jit(static_argnums=(0, 1, 2))
 def _build(
     factorization: Factorization, layout: Layout, ranks: tuple, weights: list[Array], given: list[dict[str, Array]]
-) -> list[Any]:
+) -> tuple[list[Any], list[Array]]:
+    """The leaves, and whether each is finite."""
     one = lambda weight, statistics: factorization.build(weight, layout, dict(ranks), statistics)  # noqa: E731
     if len(weights) == 1:
-        return [one(weights[0], given[0])]
-    leaves = jax.vmap(one)(jnp.stack(weights), jax.tree.map(lambda *values: jnp.stack(values), *given))
-    return [jax.tree.map(operator.itemgetter(i), leaves) for i in range(len(weights))]
+        leaves = [one(weights[0], given[0])]
+    else:
+        made = jax.vmap(one)(jnp.stack(weights), jax.tree.map(lambda *values: jnp.stack(values), *given))
+        leaves = [jax.tree.map(operator.itemgetter(i), made) for i in range(len(weights))]
+    return leaves, [_is_finite(leaf) for leaf in leaves]
+
+
+def _is_finite(leaf: Any) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in jax.tree.leaves(leaf)]))
 
 
 def _cut(leaf: Any, ranks: dict[str, int], built: dict[str, int]) -> Any:
     return leaf if ranks == built else shortened(leaf, ranks[""])
 
 
-def report(method: str, ranks: dict[str, int], weight: Any, before: Array | None) -> dict[str, Any]:
+def report(
+    method: str, ranks: dict[str, int], weight: Any, before: Array | None, moved: float | None = None
+) -> dict[str, Any]:
     """What was done to one weight; the error is relative to the dense weight before any transform."""
     done: dict[str, Any] = {"method": method, "rank": ranks[""] if set(ranks) == {""} else ranks}
     if before is not None:
         done["relative_error"] = float(_relative_error(weight, before))
+    if moved is not None:
+        share = f"{100 * moved:.2g} %"
+        done["warning"] = f"not settled: one more round moves the weight by {share} of its norm; more rounds may do"
     return done
 
 

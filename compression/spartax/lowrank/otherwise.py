@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from spartax.records import Array, Factorization, Layout
 
 
@@ -27,4 +29,10 @@ def otherwise(first: Factorization, second: Factorization) -> Factorization:
         own = of(weight, layout)
         return None if own.span is None else own.span(weight, layout, {need: statistics[need] for need in own.needs})
 
-    return Factorization(first.needs | second.needs, unfold, build, first.nested and second.nested, span)
+    def moving(weight: Array, layout: Layout, leaf: Any) -> Array:
+        own = of(weight, layout)
+        return jnp.zeros(()) if own.moving is None else own.moving(weight, layout, leaf)
+
+    settles = first.moving is None and second.moving is None
+    nested = first.nested and second.nested
+    return Factorization(first.needs | second.needs, unfold, build, nested, span, None if settles else moving)

@@ -9,6 +9,7 @@ from jax import lax
 from spartax import checks
 from spartax.arrays import Depthwise, Tucker
 from spartax.lowrank.convolutions import axes_of, canonical, is_spatial, unfolding
+from spartax.lowrank.matrices import wide
 from spartax.records import Array, Factorization, Layout
 
 Factors = tuple[Array, ...]  # four: [H, r], [W, r], [I, r], [O, r]
@@ -19,8 +20,9 @@ def cp(iterations: int = 100, ridge: float = 1e-4) -> Factorization:
 
     Alternating least squares from the leading singular vectors of the unfoldings; a ridge and columns of one norm keep
     the factors from growing against each other, which is how CP fails (Lebedev et al., arXiv 1412.6553). Look at
-    `relative_error` in `info`, and fine-tune. For ungrouped kernels with two spatial axes; others stay dense. The rank
-    is that of the matrix `[H W I, O]`, at most its smaller side.
+    `relative_error` in `info`, and at its `warning` that the rounds have not settled, and fine-tune. For ungrouped
+    kernels with two spatial axes; others stay dense. The rank is that of the matrix `[H W I, O]`, at most its smaller
+    side.
 
     Args:
       iterations: rounds over the four factors.
@@ -46,7 +48,13 @@ def cp(iterations: int = 100, ridge: float = 1e-4) -> Factorization:
         vertical, horizontal, first, last = (part.astype(weight.dtype) for part in parts)
         return Tucker(first, Depthwise(vertical, horizontal), last.T, axes_of(layout))
 
-    return Factorization(frozenset(), unfold, build)
+    def moving(weight: Array, layout: Layout, leaf: Tucker) -> Array:
+        kernel = canonical(weight, layout)
+        parts = tuple(wide(part) for part in (leaf.core.vertical, leaf.core.horizontal, leaf.first, leaf.last.T))
+        moved = _product(_round(kernel, parts, ridge)) - _product(parts)
+        return jnp.linalg.norm(moved) / jnp.linalg.norm(kernel)
+
+    return Factorization(frozenset(), unfold, build, moving=moving)
 
 
 def _start(matrix: Array, rank: int) -> Array:
@@ -72,6 +80,11 @@ def _solve(kernel: Array, parts: Factors, axis: int, ridge: float) -> Factors:
     own = jax.scipy.linalg.solve(gram, _dot(unfolding(kernel, axis), product).T, assume_a="pos").T
     others.insert(axis, own)
     return tuple(others)
+
+
+def _product(parts: Factors) -> Array:
+    """The kernel that the factors make, `[H W I, O]`."""
+    return _dot(_khatri_rao(list(parts[:3])), parts[3].T)
 
 
 def _khatri_rao(parts: list[Array]) -> Array:
