@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-import jax
 from ml_collections import ConfigDict
 
 from experiments.common import compressing, configs, measuring, networks, results
@@ -80,16 +79,11 @@ def measured(config: Config) -> measure.Record:
     attackers = judges(config, subject.eps)  # before hours of work
     params = compressed(config, subject)
     bench = measuring.bench(subject, attackers, values.seed, None if replace is None else parent)
-    routes = (
-        {"dense parent": jax.tree_util.Partial(parent.apply_fn, parent.variables)}
-        if params is not parent.variables
-        else {}
-    )
     pgd = {f * subject.eps: attacks.pgd(f * subject.eps, steps=values.pgd_steps) for f in values.curve}
     about = {"method": config.label, "options": config.options, "role": values.role}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "weights"
-        found = {"routes": routes, "curve": pgd, "timed": values.timed}
+        found = {"routes": measuring.parent_route(parent, params), "curve": pgd, "timed": values.timed}
         if values.autoattack:
             found["ensemble"] = attacks.autoattack(subject.eps, verbose=False)
         return measuring.record(bench, params, path, about, start=start, **found)

@@ -129,7 +129,10 @@ def _attacked(
         stands = last.robust & (predictions(network, last.x_adv, min(BATCH, len(test.y))) == test.y)
         robust = {**robust, "AutoAttack": stands}
         broken = {**found.broken_by, "AutoAttack": int((found.worst & ~stands).sum())}
-        found = found._replace(worst=found.worst & stands, broken_by=broken)
+        worst, first = found.worst & stands, next(iter(found.routes.values()))
+        claimed = first & (stands | (last.broken_by.attack == "square"))  # it alone takes no gradients of that route
+        masking = float(claimed.mean() - worst.mean())
+        found = found._replace(worst=worst, broken_by=broken, masking=masking)
         warnings += last.warnings
     return {
         "clean": float(found.clean.mean()),
@@ -171,6 +174,11 @@ def own_routes(bench: Bench, network: Partial) -> dict[str, Partial]:
     through = straight_through_inputs(params)
     same = jax.tree.structure(through) == jax.tree.structure(params)
     return {"own": network, **({} if same else {"straight-through": Partial(bench.apply, through)})}
+
+
+def parent_route(parent: Subject, params: Params) -> dict[str, Partial]:
+    """The dense network, a route against what was made of it; none against itself."""
+    return {} if params is parent.variables else {"dense parent": Partial(parent.apply_fn, parent.variables)}
 
 
 def dense_form(subject: Subject, params: Params) -> Partial:

@@ -20,6 +20,7 @@ class Options(NamedTuple):
     epochs: int
     pgd_steps: int
     pgd_restarts: int
+    queries: int
     seed: int
     out: pathlib.Path
     quick: bool
@@ -47,6 +48,7 @@ def parse(arguments: Sequence[str]) -> Options:
     given.epochs = given.epochs or (4 if quick else 20)
     given.pgd_steps = given.pgd_steps or (5 if quick else 20)
     given.pgd_restarts = given.pgd_restarts or (1 if quick else 2)
+    given.queries = given.queries or (10 if quick else 100)
     given.examples = given.examples or (64 if quick else None if given.data == "digits" else 256)
     return Options(**vars(given))
 
@@ -64,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--epochs", type=_positive, help="adversarial training on digits (default: 20)")
     add("--pgd-steps", type=_positive, help="steps of the PGD that measures (default: 20)")
     add("--pgd-restarts", type=_positive, help="its restarts (default: 2)")
+    add("--queries", type=_positive, help="of the Square attack, which needs no gradients (default: 100)")
     add("--seed", type=int, default=0, help="seed of training, random pruning and attacks (default: 0)")
     add("--out", type=pathlib.Path, default=pathlib.Path("results/quickstart"), help="folder of the results")
     add("--quick", action="store_true", help="seconds instead of a minute: few epochs, images and attack steps")

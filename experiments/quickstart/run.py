@@ -19,7 +19,7 @@ DENSE = compressions.Compression("dense", {}, lambda apply_fn, params, batch, ke
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code: 0, 2 for wrong arguments, 130 when interrupted."""
     options, start = parse(arguments), time.perf_counter()
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     try:
         working = _working_folder(options.out)
         ready = subject.published(options, options.weights) if options.weights else None
@@ -50,7 +50,7 @@ def _rows(network: subject.Subject, options: Options, working: pathlib.Path, con
     """Measure the dense network and every compression; each row is on disk when it is printed."""
     bench = measuring.bench(network, options)
     eps = f"eps {network.eps:.3g} ({network.eps * network.levels:.3g}/{network.levels})"
-    attacks = " and ".join(bench.attacks)
+    attacks = ", ".join(bench.attacks)
     console.print(f"{network.name} on {len(network.test.y)} images of {network.test.name}; linf {eps}, {attacks}")
     for compression in (DENSE, *compressions.all_compressions()):
         record = measuring.row(bench, compression, working / "checkpoints")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.quickstart import measuring, options, run, subject
+from experiments.quickstart.compressions import Compression
 from spartax import checkpoint, measure
 from spartax.arrays import dense, is_leaf
 
@@ -47,6 +48,7 @@ def test_every_compression_has_a_row_whose_bytes_are_those_on_disk(finished):
         assert record.sparsity
         assert record.latency["dense"]["repeats"] >= 50
         assert record.worst <= min(record.robust.values()) <= record.clean
+        assert list(record.robust) == ["FGSM", "PGD-5x1", "Square-10"]
 
 
 @pytest.mark.slow
@@ -115,6 +117,20 @@ class Data:
 
 
 NETWORK = subject.Subject("CNN", lambda v, x: x, {}, Data(), 0.1, 16)
+
+
+def test_what_was_compressed_is_attacked_along_the_dense_network_too(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(measuring.measuring, "record", lambda *args, routes, **about: asked.append(routes))
+    variables = {"kernel": np.ones(3, np.float32)}
+    bench = measuring.bench(NETWORK._replace(variables=variables), options.parse([]))
+    halved = Compression("halved", {}, lambda apply, params, batch, key: jax.tree.map(lambda w: w / 2, params))
+    for compression in (run.DENSE, halved):
+        measuring.row(bench, compression, tmp_path)
+    assert list(bench.attacks) == ["FGSM", "PGD-20x2", "Square-100"]
+    assert asked[0] == {}
+    (route,) = asked[1].items()
+    assert (route[0], route[1].func, route[1].args) == ("dense parent", NETWORK.apply_fn, (variables,))
 
 
 def test_an_interrupted_run_keeps_finished_rows_and_the_old_folder(tmp_path, monkeypatch, capsys):
@@ -186,7 +202,7 @@ def test_wrong_arguments_are_one_line_and_exit_code_two(tmp_path, capsys):
 
 def test_options_and_their_quick_defaults():
     full, quick = options.parse([]), options.parse(["--quick"])
-    assert (full.examples, full.pgd_steps, full.pgd_restarts) == (None, 20, 2)
+    assert (full.examples, full.pgd_steps, full.pgd_restarts, full.queries) == (None, 20, 2, 100)
     assert quick.examples < 100
     assert quick.epochs < full.epochs
     assert options.parse(["--eps", "8/255"]).eps == 8 / 255

@@ -5,6 +5,7 @@ import pathlib
 import resource
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -13,9 +14,9 @@ import pytest
 import spartax as sx
 from experiments import run
 from experiments.benchmark import smaller
-from experiments.common import configs, networks, results
+from experiments.common import configs, measuring, networks, results
 from experiments.common.subject import Subject, first
-from spartax import data, measure, models
+from spartax import attacks, data, measure, models
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STUDY = ROOT / "experiments" / "benchmark"
@@ -100,6 +101,28 @@ def test_autoattack_on_top_of_no_attack_is_refused_before_the_work(loaded, monke
     arguments = [f"--config.out={tmp_path}", "--config.eps=0.1", "--config.autoattack=True"]
     assert run.main([f"--config={file}", *arguments]) == 2
     assert f"adds AutoAttack to other attacks, and {file} runs none" in capsys.readouterr().err
+
+
+def test_what_autoattack_breaks_is_taken_off_the_claim_and_off_the_worst(loaded, tmp_path):
+    """Of three images PGD breaks none; the ensemble breaks one by gradients, which masks nothing, one by queries."""
+    subject = networks.load(configs.load(DENSE, [("eps", "0.1")], quick=True).values)
+    x, y = subject.test.x, subject.test.y
+    by = types.SimpleNamespace(attack=np.array(["apgd-ce", "square", ""]))
+    broken = types.SimpleNamespace(robust=np.array([False, False, True]), x_adv=x, broken_by=by, warnings=[])
+    bench = measuring.bench(subject, {"FGSM": attacks.fgsm(0.1)}, 0)
+    found = measuring.record(
+        bench,
+        subject.variables,
+        tmp_path / "weights",
+        {"method": "dense", "options": {}, "role": "dense"},
+        start=0.0,
+        routes={"again": jax.tree_util.Partial(subject.apply_fn, subject.variables)},
+        ensemble=lambda key, logits_fn, x, y: broken,
+        timed=False,
+    )
+    assert len(y) == found.examples == 3
+    assert (found.robust["FGSM"], found.broken_by) == (1.0, {"FGSM": 0, "AutoAttack": 2})
+    np.testing.assert_allclose([found.worst, found.masking], [1 / 3, 1 / 3])
 
 
 def test_a_lock_makes_its_folder(tmp_path):
