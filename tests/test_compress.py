@@ -226,3 +226,14 @@ def test_missing_evidence_is_named():
 def test_weights_that_are_not_finite_are_named(bad, path):
     broken = tree.replace(PARAMS, {path: tree.weights(PARAMS)[path].at[0].set(bad)})
     refused(f"{path} holds NaN or infinite", params=broken, batches=[BATCH])
+
+
+@pytest.mark.parametrize("mask", [(1, 12), (12, 1), (1, 4)])
+def test_a_mask_of_another_shape_is_refused_by_path(mask):
+    """Also where it would broadcast, and under another mask."""
+    params = {**PLAIN, "b": sx.Masked(sx.Masked(PLAIN["b"], jnp.ones(mask, bool)), jnp.ones((12, 12), bool))}
+    message = rf"b: a mask must have the shape \(12, 12\) of its weight; got \({mask[0]}, {mask[1]}\)"
+    with pytest.raises(ValueError, match=message):
+        compress(plain, params, MAGNITUDE, batches=[ROWS])
+    with pytest.raises(ValueError, match=message):
+        prune.shrink(plain, params, ROWS)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from spartax import catalog, checks, tree
 from spartax.arrays import dense
+from spartax.arrays.masked import check_masks
 from spartax.chain import STALE, chain, steps_of
 from spartax.program import Usage, biases, compressed, inspect, scalings
 from spartax.program.collect import NEEDS, collect
@@ -122,8 +123,11 @@ def select(
       rule: as in `compress`.
 
     Raises:
-      ValueError: params that do not fit the function, weights that are not finite, a rule that selects nothing.
+      ValueError: params that do not fit the function, masks that do not fit their weights, weights that are not
+        finite, a rule that selects nothing.
     """
+    for path, w in tree.weights(params).items():
+        check_masks(path, w)
     usages = None if x is None else inspect(apply_fn, params, x)
     reasons = _exclusions(params, usages, rule)
     chosen = {path: w for path, w in tree.weights(params).items() if path not in reasons}

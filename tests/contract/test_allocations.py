@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import spartax as sx
 from spartax import catalog, prune
 from spartax.records import Evidence
 from tests import plugs
@@ -73,3 +74,34 @@ def test_what_it_needs_is_declared(allocation):
         params, state = transform.init(plugs.draw(), GIVEN)
         with pytest.raises(ValueError, match=f"{field} is needed"):
             transform.update(params, state, only(needs - {field}))
+
+
+# Floors that the layer with few entries left cannot reach.
+FLOORS = {"pooled": {"min_kept": 0.3}, "by_macs": {"min_kept": 0.3}}
+
+
+def test_what_is_gone_for_good_is_neither_counted_nor_kept(name):
+    """`dense` has lost nine of ten entries: the others make up for what it cannot keep, and rounds go on removing."""
+    old = {p: np.ones(s.shape, bool) for p, s in SCORES.items()}
+    old["dense"][:, 2:] = False
+    allocation = catalog.load(prune.allocations, name)(**{**OPTIONS, **FLOORS}.get(name, {}))
+    transform = prune.prune(prune.magnitude(), 0.4, allocation, regrow=False, allow_empty=True)
+    params, state = transform.init(plugs.draw(), GIVEN)
+    params = {p: sx.Masked(params[p].weight, jnp.asarray(mask)) for p, mask in old.items()}
+    asked = round(0.6 * TOTAL) if name != "given" else 480 + round(0.6 * (TOTAL - 480))
+    for _ in range(2):
+        zeros = {p: jnp.where(old[p], s, 0) for p, s in SCORES.items()}
+        params, state, _ = transform.update(params, state, GIVEN)
+        new = {p: np.asarray(w.mask) for p, w in params.items()}
+        assert not any((new[p] & ~old[p]).any() for p in new)
+        kept = {p: int(mask.sum()) for p, mask in new.items()}
+        if name == "sap":
+            assert kept == allocation(zeros, 0.4, GIVEN)
+            assert all(0 < kept[p] < old[p].sum() for p in kept)
+        elif name == "by_latency":
+            assert (
+                sum(min(t for k, t in TIMES[p].items() if k * SCORES[p].size >= n - 1) for p, n in kept.items()) <= 26.4
+            )
+        elif name != "by_macs":
+            assert abs(sum(kept.values()) - asked) <= len(kept)
+        old = new

@@ -21,6 +21,16 @@ def test_known_answer():
         allocate(SCORES, 0.8, Evidence({}))
 
 
+def test_a_layer_with_few_entries_left_takes_the_fastest_format_that_holds_them():
+    """The five lowest of `a` are gone: nothing is lost by 5 entries in 3 s, nor in 2 s where the whole takes that."""
+    scores = {**SCORES, "a": jnp.where(SCORES["a"] > 5, SCORES["a"], -jnp.inf)}
+    assert prune.by_latency(TABLE)(scores, 0.0, Evidence({})) == {"a": 5, "b": 10}
+    assert prune.by_latency(TABLE)(scores, 1 - 6.9 / 8, Evidence({})) == {"a": 2, "b": 10}
+    whole = {**TABLE, "a": {1.0: 2.0, 5: 3.0, 0.2: 1.0}}
+    assert prune.by_latency(whole)(scores, 1 - 5.9 / 6, Evidence({})) == {"a": 2, "b": 10}
+    assert prune.by_latency(whole)(scores, 0.0, Evidence({})) == {"a": 5, "b": 10}
+
+
 def test_measured_errors_decide_instead_of_scores():
     """Equal times: the layer whose errors count most stays whole, whatever its scores."""
     table = {path: {1.0: 3.0, 0.5: 2.0, 0.1: 1.0} for path in small.SCORES}

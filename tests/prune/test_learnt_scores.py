@@ -41,7 +41,16 @@ def test_begins_as_layerwise_magnitude_pruning():
         np.testing.assert_array_equal(plugs.dense(learnt[path]), plugs.dense(plain[path]))
         kept = round(0.2 * weights[path].size)
         size = weights[path].size
-        assert info[path] == {"method": "learnt_scores", "kept": kept, "size": size, "sparsity": 1 - kept / size}
+        assert info[path] == {
+            "method": "learnt_scores",
+            "kept": kept,
+            "size": size,
+            "sparsity": 1 - kept / size,
+            "outputs_without_input": int(
+                (~np.asarray(scored.kept(learnt[path])).any(given.layouts[path].inputs)).sum()
+            ),
+            "connected": True,
+        }
     scores = np.asarray(learnt["stack"].scores)
     np.testing.assert_allclose(np.abs(scores).max((1, 2)), [np.sqrt(6 / 24)] * 2, rtol=1e-6)
     np.testing.assert_allclose(np.abs(learnt["conv"].scores).max(), np.sqrt(6 / 72), rtol=1e-6)

@@ -35,7 +35,15 @@ def test_scores_add_up_movement():
     np.testing.assert_allclose(after.weight, weight, rtol=1e-5)
     final, _, info = prune.movement(0.5).update(training.variables, state, GIVEN)
     np.testing.assert_array_equal(prune.finish(final)["w"].mask, [[True, True], [False, False]])
-    assert info["w"] == {"method": "movement", "kept": 2, "size": 4, "sparsity": 0.5}
+    assert info["w"] == {
+        "method": "movement",
+        "kept": 2,
+        "size": 4,
+        "sparsity": 0.5,
+        "outputs_without_input": 0,
+        "connected": None,
+        "warnings": ["nearly empty: 2 of 4 entries are left"],
+    }
 
 
 def test_a_schedule_begins_dense_and_ends_at_the_sparsity_without_retracing():

@@ -24,6 +24,12 @@ def test_the_total_is_exact_for_layers_of_different_sizes():
     assert prune.owl()(scores, 0.5, Evidence({})) == {"a": 62, "c": 138}
 
 
+def test_entries_that_are_gone_are_not_outliers():
+    """Shares of what is left: 0.1, 0.05 and 0; the shifts 0.16, 0.08 and 0 have the weighted mean 0.1."""
+    scores = {"a": jnp.concatenate([layer(10), jnp.full(100, -jnp.inf)]), "b": layer(5), "c": layer(0)}
+    assert prune.owl()(scores, 0.5, Evidence({})) == {"a": 112, "b": 48, "c": 40}
+
+
 def test_the_band_narrows_at_the_ends():
     scores = {"a": layer(10), "c": layer(0)}
     assert prune.owl(band=0.5)(scores, 0.9, Evidence({})) == {"a": 15, "c": 5}

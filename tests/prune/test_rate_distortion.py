@@ -57,6 +57,16 @@ def test_a_curve_that_dips_is_made_monotone():
     np.testing.assert_allclose(found["w"], [0, 1, 1], atol=1e-6)
 
 
+def test_entries_that_are_gone_cost_what_they_carried_and_no_more():
+    """Scores 3, 2 and two of minus infinity: the largest count is 2, and its error is that of the other two."""
+    weights = {"w": jnp.array([[3.0], [9.0], [2.0], [1.0]])}
+    score = {"w": jnp.where(jnp.array([[1], [0], [1], [0]]) > 0, weights["w"], -jnp.inf)}
+    evidence = Evidence({}, originals=weights, objective=Objective(lambda w, x: x @ w["w"], (jnp.ones((1, 4)),)))
+    assert _curves.removed(score, {"w": [4, 2, 1, 0]})["w"].tolist() == [0, 0, 2, 5]
+    assert _curves.distortions(score, {"w": [4, 2, 1, 0]}, evidence)["w"].tolist() == [100, 100, 144, 225]
+    assert prune.rate_distortion((0.5, 0.75))(score, 0.25, evidence) == {"w": 2}
+
+
 @pytest.mark.parametrize("sparsity", [0.2, 0.4, 0.7, 0.85])
 def test_is_the_best_of_all_combinations_and_exact(sparsity):
     keep = round((1 - sparsity) * 120)

@@ -41,6 +41,10 @@ def test_kept_negative_weights_that_moved_least_go(fraction, count):
     expected = before.copy()
     expected[candidates[np.argsort(moved[candidates], kind="stable")][:count]] = False
     np.testing.assert_array_equal(after, expected)
+    for path, mask in {p: np.asarray(w.mask) for p, w in second.items()}.items():
+        assert (info[path]["method"], info[path]["connected"]) == ("selective_activation", None)
+        assert info[path]["outputs_without_input"] == (~mask.any(0)).sum()
+        assert ("warnings" in info[path]) == (mask.sum() < 10)
     assert sum(entry["removed"] for entry in info.values()) == count
     assert sum(entry["kept"] for entry in info.values()) == 50 - count
 
@@ -71,6 +75,17 @@ def test_the_pruner_counts_its_own_rounds():
         params, state, _ = transform.update(params, state, given._replace(step=step))
         kept.append(sum(int(w.mask.sum()) for w in params.values()))
     assert kept == [50, 45, 25, 23]
+
+
+def test_a_layer_that_would_lose_its_last_entries_is_named():
+    """All entries of `a` are negative and did not move."""
+    weights = {"a": jnp.full((1, 2), -1.0), "b": jnp.ones((4, 4))}
+    given = Evidence(LAYOUTS, originals={"a": weights["a"], "b": jnp.zeros((4, 4))})
+    transform = prune.selective_activation(prune.prune(prune.magnitude(), 0.0), 0.2)
+    params, state = transform.init(weights, given)
+    params, state, _ = transform.update(params, state, given)
+    with pytest.raises(ValueError, match="a: no weight would be left; lower the fraction"):
+        transform.update(params, state, given)
 
 
 def test_bad_arguments():

@@ -9,6 +9,7 @@ import pytest
 import spartax as sx
 from spartax import prune, train
 from spartax.arrays.thresholded import gates
+from spartax.records import Evidence, Layout, Objective
 from spartax.train.losses.lapp import macs_left
 
 KEY = jax.random.key(0)
@@ -50,6 +51,24 @@ def test_training_starts_unchanged_bypass_included():
     assert set(method.layouts) == {"first", "second"}
     assert isinstance(variables["second"].weight, sx.Sum)
     np.testing.assert_allclose(sx.compressed(mlp)(variables, x), mlp(params, x), rtol=1e-5, atol=1e-6)
+
+
+def test_the_report_tells_what_is_off():
+    """Of the norms 1, 2, 3 over their mean 2 the first is under its threshold."""
+    params = {"w": sx.Thresholded(jnp.array([[1.0, 0, 3], [0, 2, 0]]), jnp.float32(0.9), -1)}
+    given = Evidence({"w": Layout((0,), (1,))}, objective=Objective(lambda w, x: x @ w["w"], (jnp.ones((1, 2)),)))
+    _, _, info = prune.lapp().update(params, {}, given)
+    assert info["w"].pop("threshold") == pytest.approx(0.9)
+    assert info["w"] == {
+        "method": "lapp",
+        "kept": 4,
+        "size": 6,
+        "sparsity": pytest.approx(1 / 3),
+        "outputs_without_input": 1,
+        "connected": True,
+        "warnings": ["nearly empty: 4 of 6 entries are left"],
+        "channels": 2,
+    }
 
 
 def test_multiply_adds_by_hand_and_their_sign():

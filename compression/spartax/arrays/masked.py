@@ -10,7 +10,7 @@ import numpy as np
 from spartax.arrays import packed, verbs
 from spartax.arrays.quantized import Quantized
 from spartax.arrays.smallest import smallest
-from spartax.records import Array
+from spartax.records import Array, Path
 
 
 @jax.tree_util.register_dataclass
@@ -35,6 +35,18 @@ class Masked(verbs.Leaf):
     def dtype(self) -> np.dtype:
         """Dtype of the weight."""
         return verbs.float_dtype(self.weight)
+
+
+def check_masks(path: Path, weight: Any) -> None:
+    """Every mask inside a weight must have the shape of what it masks; one that would broadcast is refused too."""
+    for leaf in jax.tree.leaves(weight, is_leaf=lambda x: isinstance(x, Masked)):
+        if isinstance(leaf, Masked):
+            if tuple(leaf.mask.shape) != tuple(leaf.weight.shape):
+                raise ValueError(
+                    f"{path}: a mask must have the shape {tuple(leaf.weight.shape)} of its weight; "
+                    f"got {tuple(leaf.mask.shape)}."
+                )
+            check_masks(path, leaf.weight)
 
 
 @verbs.dense.register

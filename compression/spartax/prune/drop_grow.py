@@ -52,8 +52,8 @@ def drop_grow(
             checks.finite(f"the growth of {path}", score)
         moved = {path: int(share * state[path]) for path in old}
         new = {path: move(leaf, wanted[path], moved[path], moved[path]) for path, leaf in old.items()}
-        info = report({p: x.mask for p, x in new.items()}, new, evidence)
-        info = {path: {**entry, "method": method, "moved": moved[path]} for path, entry in info.items()}
+        info = report({p: x.mask for p, x in new.items()}, new, evidence, method)
+        info = {path: {**entry, "moved": moved[path]} for path, entry in info.items()}
         put = {path: exchange(w, 0, new[path]) for path, w in weights.items()}
         return tree.replace(params, put), state, info
 

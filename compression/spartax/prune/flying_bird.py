@@ -87,8 +87,8 @@ def flying_bird(
         moves = {p: moved(n, old[p].mask.size, share, more=loss, fewer=gap) for p, n in state.counts.items()}
         new = {path: move(leaf, wanted[path], *moves[path]) for path, leaf in old.items()}
         counts = {path: n - moves[path][0] + moves[path][1] for path, n in state.counts.items()}
-        info = report({p: x.mask for p, x in new.items()}, new, evidence)
-        about = {"method": "flying_bird", "loss_rises": loss, "gap_rises": gap}
+        info = report({p: x.mask for p, x in new.items()}, new, evidence, "flying_bird")
+        about = {"loss_rises": loss, "gap_rises": gap}
         info = {path: {**entry, **about, "moved": moves[path]} for path, entry in info.items()}
         put = {path: exchange(w, 0, new[path]) for path, w in weights.items()}
         return tree.replace(params, put), Flight(counts, seen), info

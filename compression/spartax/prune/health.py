@@ -14,7 +14,7 @@ from spartax.records import Array, Evidence, Info, Objective, Path, Weights
 FEW, SHARE = 10, 0.001  # a weight with fewer kept entries, or a smaller part of them, is called nearly empty
 
 
-def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
+def report(masks: Weights, pruned: Weights, evidence: Evidence, method: str = "prune") -> Info:
     """For every path: kept entries, realised sparsity, output units without input, warnings.
 
     `connected` says whether the weight lies on a live path: some kept entry of it, and some input of the network, moves
@@ -25,8 +25,9 @@ def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
       masks: bool mask of every path.
       pruned: the weight under its mask, dense or not.
       evidence: layouts, and the objective if there is one.
+      method: the name of what pruned.
     """
-    info = {path: _counts(mask, evidence.layouts[path].inputs) for path, mask in masks.items()}
+    info = {path: {"method": method, **_counts(mask, evidence.layouts[path].inputs)} for path, mask in masks.items()}
     objective, found = evidence.objective, dict.fromkeys(masks)
     if objective is not None and not any(
         isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(_input(objective))
@@ -42,11 +43,11 @@ def report(masks: Weights, pruned: Weights, evidence: Evidence) -> Info:
     return info
 
 
-def refuse_empty(counts: Mapping[Path, int]) -> None:
+def refuse_empty(counts: Mapping[Path, int], remedy: str = "lower the sparsity") -> None:
     """No weight may be left with no entries."""
     empty = [path for path, keep in counts.items() if keep == 0]
     if empty:
-        raise ValueError(f"{', '.join(empty)}: no weight would be left; lower the sparsity.")
+        raise ValueError(f"{', '.join(empty)}: no weight would be left; {remedy}.")
 
 
 def connected(masks: Weights, pruned: Weights, objective: Objective) -> dict[Path, bool]:
@@ -82,7 +83,6 @@ def _input(objective: Objective) -> Any:
 def _counts(mask: Array, inputs: tuple[int, ...]) -> dict[str, Any]:
     kept, unfed = (int(n) for n in _kept_and_unfed(mask, inputs))
     return {
-        "method": "prune",
         "kept": kept,
         "size": mask.size,
         "sparsity": 1 - kept / mask.size,

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from spartax import catalog, checks, tree
-from spartax.arrays import LowRank, Sum, Thresholded, dense, is_leaf
+from spartax.arrays import LowRank, Sum, Thresholded, is_leaf
 from spartax.arrays import thresholded as leaf
+from spartax.prune.health import report
 from spartax.records import Array, Evidence, Info, Layout, Params, Path, Transform
 
 
@@ -50,7 +51,10 @@ def lapp(*, bypass: float = 0.05, temperature: float = 0.05) -> Transform:
         return tree.replace(params, new), {}
 
     def update(params: Params, state: dict, evidence: Evidence) -> tuple[Params, dict, Info]:
-        return params, state, {p: _told(p, w) for p, w in tree.pick(params, evidence.layouts).items()}
+        found = {path: _under_threshold(path, w) for path, w in tree.pick(params, evidence.layouts).items()}
+        fixed = {path: _fixed(w) for path, w in found.items()}
+        info = report({path: w.mask for path, w in fixed.items()}, fixed, evidence, "lapp")
+        return params, state, {path: {**entry, **_told(found[path])} for path, entry in info.items()}
 
     return Transform(frozenset({"key"}), init, update)
 
@@ -71,14 +75,14 @@ def _with_bypass(key: Array, weight: Array, share: float) -> Array | Sum:
     return Sum((weight, LowRank(left, jnp.zeros((rank, columns), weight.dtype))))
 
 
-def _told(path: Path, weight: object) -> dict:
+_fixed = jax.jit(leaf.fixed)
+
+
+def _under_threshold(path: Path, weight: object) -> Thresholded:
     if not isinstance(weight, Thresholded):
         raise ValueError(f"{path} holds no threshold; call init of this transform first.")
-    on = int(jnp.sum(leaf.gates(weight)))
-    return {
-        "method": "lapp",
-        "threshold": float(weight.threshold),
-        "channels": on,
-        "sparsity": 1 - on / weight.shape[weight.axis],
-        "size": dense(weight).size,
-    }
+    return weight
+
+
+def _told(weight: Thresholded) -> dict[str, Any]:
+    return {"threshold": float(weight.threshold), "channels": int(jnp.sum(leaf.gates(weight)))}

@@ -11,7 +11,7 @@ from spartax import checks, tree
 from spartax.arrays import Pulled, Scored, Thresholded, TopOfGroups, Twin, dense, thresholded, top_of_groups
 from spartax.arrays import scored as leaf
 from spartax.prune.allocations.uniform import uniform
-from spartax.prune.health import refuse_empty
+from spartax.prune.health import refuse_empty, report
 from spartax.prune.schedules.one_shot import one_shot
 from spartax.records import Allocation, Array, Evidence, Info, Layout, Params, Path, Schedule, Transform
 
@@ -85,7 +85,8 @@ def scored(
         weights = tree.pick(params, evidence.layouts)
         new = counted({path: tree.inner(path, w, Scored, "learnt scores") for path, w in weights.items()}, evidence)
         put = {path: tree.exchanged(w, new[path]) for path, w in weights.items()}
-        return tree.replace(params, put), state, {path: _report(method, x) for path, x in new.items()}
+        masks = {path: _kept(x) for path, x in new.items()}
+        return tree.replace(params, put), state, report(masks, new, evidence, method)
 
     needs = getattr(allocation, "needs", frozenset())
     return Transform(needs, init, update, due=schedule.due)
@@ -108,6 +109,4 @@ _FIXED: dict[type, Callable[[Any], Any]] = {
 }
 
 
-def _report(method: str, scored: Scored) -> dict[str, Any]:
-    keep, size = int(scored.keep), scored.scores.size
-    return {"method": method, "kept": keep, "size": size, "sparsity": 1 - keep / size}
+_kept = jax.jit(leaf.kept)

@@ -10,9 +10,10 @@ import numpy as np
 
 from spartax import catalog, checks, tree
 from spartax.arrays import Masked, dense, is_leaf
+from spartax.prune.alive import alive, at_most
 from spartax.prune.allocations.pooled import pooled
 from spartax.prune.allocations.uniform import uniform
-from spartax.prune.health import report
+from spartax.prune.health import refuse_empty, report
 from spartax.prune.masks import depth_of, exchange, mine
 from spartax.prune.patterns.unstructured import unstructured
 from spartax.prune.schedules.one_shot import one_shot
@@ -59,8 +60,8 @@ def prune(
         fixes the fraction.
       pattern: which entries can go together; `prune.unstructured()` when left out.
       schedule: the sparsity at each training step; `prune.one_shot()` when left out. Outside training it is final.
-      regrow: whether an entry that was removed may come back; if not, the criterion sees it as zero, and it ranks
-        behind all that are left.
+      regrow: whether an entry that was removed may come back; if not, the criterion sees it as zero, it ranks behind
+        all that are left, and what an allocation asks for beyond those goes to weights that have room.
       allow_empty: whether a weight may lose all its entries.
 
     Raises:
@@ -151,8 +152,9 @@ def _pruned(choices: _Choices, found: dict[Path, Masked], evidence: Evidence) ->
     _check_scores(scores, inside)
     if not choices.regrow:  # in place, since `finish` looks at these
         scores |= {path: _behind(score, found[path].mask) for path, score in scores.items()}
-    counts = allocated(choices.allocation, choices.pattern, scores, choices.sparsity, evidence)
-    counts = _counted(counts if choices.regrow else _at_most_alive(counts, found), choices.allow_empty)
+    most = None if choices.regrow else alive(scores)
+    counts = allocated(choices.allocation, choices.pattern, scores, choices.sparsity, evidence, most)
+    _refuse_empty(counts, choices.allow_empty)
     pruned = {path: Masked(*_named(path, finish, path, counts[path], choices.pattern)) for path in inside}
     _check_masks(pruned)
     return pruned
@@ -175,10 +177,6 @@ def _forgotten(leaf: Masked) -> Masked:
 def _behind(score: Array, mask: Array) -> Array:
     """Removed entries rank behind all others."""
     return jnp.where(mask, score, -jnp.inf)
-
-
-def _at_most_alive(counts: dict[Path, int], found: dict[Path, Masked]) -> dict[Path, int]:
-    return {path: min(keep, int(jnp.sum(found[path].mask))) for path, keep in counts.items()}
 
 
 def _ranked(criterion: Criterion, inside: Weights, seen: Weights, evidence: Evidence) -> tuple[Weights, Finish]:
@@ -210,16 +208,23 @@ def _fits(pattern: Pattern, shape: tuple[int, ...], keep: int, layout: Layout) -
 
 
 def allocated(
-    allocation: Allocation, pattern: Pattern, scores: Weights, sparsity: float, evidence: Evidence
+    allocation: Allocation,
+    pattern: Pattern,
+    scores: Weights,
+    sparsity: float,
+    evidence: Evidence,
+    most: Mapping[Path, int] | None = None,
 ) -> dict[Path, int]:
-    """Kept counts; under a pattern of whole units from the scores of units, and in whole units."""
+    """Kept counts; under a pattern of whole units from the scores of units, and in whole units.
+
+    `most` entries may be kept of each weight, all when left out; the scores of the others are minus infinity.
+    """
     unit, spread = getattr(pattern, "unit", None), getattr(pattern, "spread", None)
     sizes, layouts = {p: s.size for p, s in scores.items()}, evidence.layouts
-    if unit is None or spread is None:
-        return _check_counts(allocation(scores, sparsity, evidence), sizes)
-    ranked = {p: spread(s, layouts[p]) for p, s in scores.items()}
-    counts = _check_counts(allocation(ranked, sparsity, evidence), sizes)
-    return whole(counts, {p: unit(s.shape, layouts[p]) for p, s in scores.items()}, sizes)
+    most = sizes if most is None else most
+    ranked = scores if spread is None else {p: spread(s, layouts[p]) for p, s in scores.items()}
+    counts = at_most(_check_counts(allocation(ranked, sparsity, evidence), sizes), most, sizes)
+    return counts if unit is None else whole(counts, {p: unit(s.shape, layouts[p]) for p, s in scores.items()}, most)
 
 
 def _check_scores(scores: Weights, weights: Weights) -> None:
@@ -248,11 +253,6 @@ def _check_masks(pruned: Mapping[Path, Masked]) -> None:
             )
 
 
-def _counted(counts: dict[Path, int], allow_empty: bool) -> dict[Path, int]:
-    empty = [path for path, keep in counts.items() if keep == 0]
-    if empty and not allow_empty:
-        raise ValueError(
-            f"{', '.join(empty)}: no weight would be left; lower the sparsity, give prune.pooled a min_kept, "
-            "or pass allow_empty=True."
-        )
-    return counts
+def _refuse_empty(counts: Mapping[Path, int], allow_empty: bool) -> None:
+    if not allow_empty:
+        refuse_empty(counts, "lower the sparsity, give prune.pooled a min_kept, or pass allow_empty=True")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from spartax import catalog, checks, tree
 from spartax.arrays import Masked, dense, is_leaf
 from spartax.kernels import threshold
+from spartax.prune.health import refuse_empty, report
 from spartax.prune.masks import exchange, mine
 from spartax.records import Array, Evidence, Info, Params, Path, Transform
 
@@ -28,7 +29,8 @@ def selective_activation(pruner: Transform, fraction: float = 0.02) -> Transform
       fraction: removed part of the kept weights, in [0, 1); the paper's rounds are 18 % and 2 %.
 
     Raises:
-      ValueError: `fraction` outside [0, 1); at use, weights that are no plain arrays under a mask, originals missing.
+      ValueError: `fraction` outside [0, 1); at use, weights that are no plain arrays under a mask, originals missing,
+        a weight left with no entries.
     """
     checks.in_range("fraction", fraction, 0.0, 1.0, open_high=True)
 
@@ -46,8 +48,11 @@ def selective_activation(pruner: Transform, fraction: float = 0.02) -> Transform
         leaves = {path: _under_mask(path, w) for path, w in tree.pick(params, evidence.layouts).items()}
         masks = activated(leaves, evidence.originals or {}, fraction)
         masked = {path: Masked(leaf.weight, masks[path]) for path, leaf in leaves.items()}
+        before, after = _counted(leaves), _counted(masked)
+        refuse_empty({path: after[path] for path, n in before.items() if n}, "lower the fraction")
         new = {path: exchange(w, 0, masked[path]) for path, w in tree.pick(params, masked).items()}
-        info = {path: _told(leaf, masks[path]) for path, leaf in leaves.items()}
+        info = report(masks, masked, evidence, "selective_activation")
+        info = {path: {**entry, "removed": before[path] - after[path]} for path, entry in info.items()}
         return tree.replace(params, new), (inner, turn + 1), info
 
     return Transform(pruner.needs | {"originals"}, init, update, pruner.check, pruner.due)
@@ -56,7 +61,7 @@ def selective_activation(pruner: Transform, fraction: float = 0.02) -> Transform
 def activated(leaves: Mapping[Path, Masked], starts: Mapping[Path, Array], fraction: float) -> dict[Path, Array]:
     """The masks without the negative kept weights that moved least; ties to the lowest index of the first path."""
     scores = {path: _stillness(leaf, starts[path]) for path, leaf in leaves.items()}
-    alive = sum(int(jnp.sum(dense(leaf.mask))) for leaf in leaves.values())
+    alive = sum(_counted(leaves).values())
     candidates = sum(int(jnp.sum(score > -jnp.inf)) for score in scores.values())
     gone = threshold.kth_largest(list(scores.values()), min(int(fraction * alive), candidates)).kept
     return {p: dense(leaf.mask) & ~threshold.top(scores[p], k) for (p, leaf), k in zip(leaves.items(), gone)}
@@ -76,7 +81,5 @@ def _under_mask(path: Path, weight: Any) -> Masked:
     return leaf
 
 
-def _told(leaf: Masked, mask: Array) -> dict[str, Any]:
-    kept = int(jnp.sum(mask))
-    removed = int(jnp.sum(dense(leaf.mask))) - kept
-    return {"method": "selective_activation", "kept": kept, "size": mask.size, "removed": removed}
+def _counted(leaves: Mapping[Path, Masked]) -> dict[Path, int]:
+    return {path: int(jnp.sum(dense(leaf.mask))) for path, leaf in leaves.items()}

@@ -9,6 +9,7 @@ import numpy as np
 
 from spartax import checks, tree
 from spartax.arrays import dense, nbytes
+from spartax.arrays.masked import check_masks
 from spartax.program import compressed, inspect, resized
 from spartax.program import zeros as zeros_of
 from spartax.program.coupling import Coupled, couple
@@ -67,8 +68,11 @@ def shrink(apply_fn: ApplyFn, params: Params, x: Any) -> Shrunk:
       x: a batch of inputs or its `jax.ShapeDtypeStruct`; the result takes batches of any size.
 
     Raises:
-      ValueError: weights that are not finite, or a function that does not accept these params and inputs.
+      ValueError: weights that are not finite, masks that do not fit their weights, or a function that does not accept
+        these params and inputs.
     """
+    for path, weight in tree.weights(params).items():
+        check_masks(path, weight)
     params = jax.jit(dense)(params)
     weights = tree.weights(params)
     for path, weight in weights.items():

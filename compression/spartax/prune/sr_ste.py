@@ -52,8 +52,8 @@ def sr_ste(n: int = 2, m: int = 4, *, every: int = 100) -> Transform:
             for path, w in tree.pick(params, evidence.layouts).items()
         }
         masks = {path: leaf.kept(w) for path, w in found.items()}
-        info = report(masks, {path: dense(w) for path, w in found.items()}, evidence)
+        info = report(masks, {path: dense(w) for path, w in found.items()}, evidence, "sr_ste")
         changed = {path: int(jnp.sum(mask != state[path])) for path, mask in masks.items()}
-        return params, masks, {p: {**info[p], "method": "sr_ste", "changed": changed[p]} for p in masks}
+        return params, masks, {p: {**info[p], "changed": changed[p]} for p in masks}
 
     return Transform(frozenset(), init, update, due=lambda step: step % every == 0)

@@ -18,8 +18,8 @@ NEEDS = frozenset({"objective", "originals"})
 def distortions(scores: Weights, counts: Counts, evidence: Evidence, worst: bool = False) -> dict[Path, np.ndarray]:
     """`mean (y - y')^2` over examples and logits, with one layer pruned to each of its counts and the others dense.
 
-    The largest scores of the layer are kept. Each curve is made monotone (it never falls as the count does), since
-    noise may make it dip.
+    The largest scores of the layer are kept, none that is minus infinity. Each curve is made monotone (it never falls
+    as the count does), since noise may make it dip.
 
     Args:
       scores: of the criterion.
@@ -35,7 +35,7 @@ def distortions(scores: Weights, counts: Counts, evidence: Evidence, worst: bool
     for path, score in scores.items():
         curve = []
         for keep in counts[path]:
-            pruned = {**dense, path: _pruned(dense[path], threshold.top(score, keep))}
+            pruned = {**dense, path: _pruned(dense[path], score, threshold.top(score, keep))}
             errors = [np.asarray(_error(logits(pruned, x), y)) for x, y in zip(inputs, reference)]
             curve.append((np.max if worst else np.mean)(np.concatenate(errors)))
         found[path] = np.maximum.accumulate(np.array(curve, np.float64))
@@ -43,18 +43,18 @@ def distortions(scores: Weights, counts: Counts, evidence: Evidence, worst: bool
 
 
 def removed(scores: Weights, counts: Counts) -> dict[Path, np.ndarray]:
-    """The sum of the scores that are not kept, when the largest are."""
+    """The sum of the scores that are not kept, when the largest are; those of minus infinity are left out."""
     found = {}
     for path, score in scores.items():
         rising = np.sort(np.asarray(score, np.float64).ravel())
-        sums = np.concatenate([[0.0], np.cumsum(rising)])
+        sums = np.concatenate([[0.0], np.cumsum(np.where(np.isneginf(rising), 0.0, rising))])
         found[path] = sums[score.size - np.asarray(counts[path])]
     return found
 
 
 @jax.jit
-def _pruned(weight: Array, mask: Array) -> Array:
-    return jnp.where(mask, weight, jnp.zeros((), weight.dtype))
+def _pruned(weight: Array, score: Array, mask: Array) -> Array:
+    return jnp.where(mask & ~jnp.isneginf(score), weight, jnp.zeros((), weight.dtype))
 
 
 @jax.jit

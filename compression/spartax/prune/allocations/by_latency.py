@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spartax import checks, knapsack
+from spartax.prune.alive import alive
 from spartax.prune.allocations import _curves
 from spartax.records import Allocation, Evidence, Path, Weights
 
@@ -60,9 +61,11 @@ class _ByLatency(NamedTuple):
             if path not in self.table or path not in scores:
                 raise ValueError(f"table must have the paths {sorted(scores)}, no others; {path!r} differs.")
         rows = {path: _by_count(path, self.table[path], score.size) for path, score in scores.items()}
+        budget = (1 - sparsity) * sum(next(iter(row.values())) for row in rows.values())
+        most = alive(scores)
+        rows = {path: _capped(row, most[path]) for path, row in rows.items()}
         counts = {path: list(row) for path, row in rows.items()}
         times = [list(row.values()) for row in rows.values()]
-        budget = (1 - sparsity) * sum(row[0] for row in times)
         least = sum(min(row) for row in times)
         if least > budget:
             raise ValueError(
@@ -81,3 +84,11 @@ def _by_count(path: Path, row: Mapping[float, float], size: int) -> dict[int, fl
             f"table[{path!r}] must hold the time of the whole weight of {size} entries; got {sorted(row)}."
         )
     return dict(sorted(found.items(), reverse=True))
+
+
+def _capped(row: Mapping[int, float], most: int) -> dict[int, float]:
+    """Seconds by kept count where only `most` entries are left: the format of a larger count takes them too."""
+    found: dict[int, float] = {}
+    for kept, seconds in row.items():
+        found[min(kept, most)] = min(seconds, found.get(min(kept, most), seconds))
+    return found

@@ -43,5 +43,8 @@ def owl(outlier: float = 5.0, band: float = 0.08) -> Allocation:
 
 @jax.jit
 def _share(score: Array, outlier: float) -> Array:
-    """Part of the scores above `outlier` times their mean."""
-    return jnp.mean(score > outlier * jnp.mean(score))
+    """Part of the scores above `outlier` times their mean, among entries that may be kept."""
+    alive = jnp.isfinite(score)
+    count = jnp.maximum(jnp.sum(alive), 1)
+    mean = jnp.sum(jnp.where(alive, score, 0)) / count
+    return jnp.sum(alive & (score > outlier * mean)) / count

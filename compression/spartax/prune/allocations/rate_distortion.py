@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spartax import checks, knapsack
+from spartax.prune.alive import alive
 from spartax.prune.allocations import _curves
 from spartax.records import Allocation, Evidence, Path, Weights
 
@@ -68,15 +69,17 @@ class _RateDistortion(NamedTuple):
         return dict(zip(scores, fill(rows, prices, picked, keep)))
 
     def _counts(self, scores: Weights) -> dict[Path, list[int]]:
-        return {path: _counts(score.size, self.grid) for path, score in scores.items()}
+        most = alive(scores)
+        return {path: _counts(score.size, self.grid, most[path]) for path, score in scores.items()}
 
     def _kept(self, scores: Weights, sparsity: float) -> int:
         keep = round((1 - sparsity) * sum(score.size for score in scores.values()))
-        if sum(row[-1] for row in self._counts(scores).values()) > keep:
+        counts = self._counts(scores).values()
+        if sum(row[-1] for row in counts) > keep:
             raise ValueError(
                 f"sparsity {sparsity} is above the grid, which ends at {self.grid[-1]}; add larger sparsities."
             )
-        return keep
+        return min(keep, sum(row[0] for row in counts))
 
 
 def fill(curves: Sequence[np.ndarray], counts: Sequence[Sequence[int]], chosen: Sequence[int], keep: int) -> list[int]:
@@ -93,6 +96,6 @@ def fill(curves: Sequence[np.ndarray], counts: Sequence[Sequence[int]], chosen: 
     return kept
 
 
-def _counts(size: int, grid: Sequence[float]) -> list[int]:
-    """What is left of a layer at each sparsity, each count once, at least one entry."""
-    return sorted({max(1, size - int(s * size + 1e-9)) for s in grid}, reverse=True)
+def _counts(size: int, grid: Sequence[float], most: int) -> list[int]:
+    """What is left of a layer at each sparsity, each count once, at least one entry, and at most those there are."""
+    return sorted({min(most, max(1, size - int(s * size + 1e-9))) for s in grid}, reverse=True)

@@ -37,9 +37,10 @@ def pq_index(weight: Array, p: float = 0.5, q: float = 1.0, mask: Array | None =
 def sap(p: float = 0.5, q: float = 1.0, eta: float = 0.0, gamma: float = 1.0, scope: str = "layer") -> Allocation:
     """Removes `gamma (d - m)` of `d` entries, where `m = d (1 + eta)^(-q / (q - p)) (1 - I)^(p q / (q - p))`.
 
-    `I` is the PQ index of the scores that are not zero, `d` their number (so that entries masked in earlier rounds do
-    not count), and `m` the least number of entries that such a vector needs. The sparsity of `prune` is the most that
-    one round may remove of what is alive, not what it removes. Meant to be repeated: train, prune, rewind.
+    `I` is the PQ index of the scores that are neither zero nor minus infinity, `d` their number (so that entries masked
+    in earlier rounds do not count), and `m` the least number of entries that such a vector needs. The sparsity of
+    `prune` is the most that one round may remove of what is alive, not what it removes. Meant to be repeated: train,
+    prune, rewind.
 
     See Diao et al., arXiv 2302.05601.
 
@@ -60,7 +61,7 @@ def sap(p: float = 0.5, q: float = 1.0, eta: float = 0.0, gamma: float = 1.0, sc
 
     def allocate(scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
         del evidence
-        alive = {path: score != 0 for path, score in scores.items()}
+        alive = {path: jnp.isfinite(score) & (score != 0) for path, score in scores.items()}
         logs = {path: _logs(score, alive[path], p, q) for path, score in scores.items()}
         counts = {path: int(jnp.sum(mask)) for path, mask in alive.items()}
         kept = lambda d, index: d - _spared(d, float(index), p, q, eta, gamma, sparsity)  # noqa: E731
