@@ -35,11 +35,18 @@ class Judge(NamedTuple):
         return jnp.mean(self.loss(self.logits(weights, x) / self.temperature, y))
 
 
-def judged(evidence: Evidence) -> tuple[Judge, tuple[tuple[Array, Array], ...]]:
+def judged(name: str, weights: Weights, evidence: Evidence) -> tuple[Judge, tuple[tuple[Array, Array], ...]]:
     """The judge, and the labelled batches.
 
+    The loss of the first batch is looked at, so that one which is not finite is refused before the others are read.
+
+    Args:
+      name: of the method, for the messages.
+      weights: dense arrays.
+      evidence: with the objective.
+
     Raises:
-      ValueError: no objective, no loss, batches without labels or without values.
+      ValueError: no objective, no loss, batches without labels or without values, a loss that is not finite.
     """
     objective = catalog.need("objective", evidence)
     if objective.loss is None:
@@ -49,7 +56,17 @@ def judged(evidence: Evidence) -> tuple[Judge, tuple[tuple[Array, Array], ...]]:
             raise ValueError("batches must be (x, y) with values: this method needs gradients of the loss.")
     if not objective.batches:
         raise ValueError("batches is empty; gradients of the loss need at least one batch.")
-    return Judge(tree.argument(objective.logits), tree.argument(objective.loss)), objective.batches
+    judge = Judge(tree.argument(objective.logits), tree.argument(objective.loss))
+    loss = batch_loss(judge, full(weights), *objective.batches[0])
+    if checks.is_concrete(loss) and not jnp.isfinite(loss):
+        raise ValueError(f"{name}: the loss of the first batch is {loss}; check the weights, the data and the loss.")
+    return judge, objective.batches
+
+
+@jax.jit
+def batch_loss(judge: Judge, weights: Weights, x: Array, y: Array) -> Array:
+    """Mean loss of one batch, compiled once for one network."""
+    return judge(weights, x, y)
 
 
 def looped(judge: Judge) -> Judge:

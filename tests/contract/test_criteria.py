@@ -128,6 +128,19 @@ def test_pruning_is_exact_and_leaves_the_weights_that_came_as_they_were(criterio
         np.testing.assert_array_equal(WEIGHTS[path], before[path])
 
 
+def broken(logits, y):
+    return jnp.nan * plugs.cross_entropy(logits, y)
+
+
+@pytest.mark.parametrize("name", ["fisher", "grasp", "mad", "snip", "taylor", "woodfisher"])
+def test_a_loss_that_is_not_finite_is_named_before_the_other_batches_are_read(name):
+    made = prune.mad(plugs.shift) if name == "mad" else catalog.load(prune.criteria, name)()
+    (x, y), _ = GIVEN.objective.batches
+    objective = GIVEN.objective._replace(loss=broken, batches=((x, y), (x, "never read")))
+    with pytest.raises(ValueError, match=f"^{name}: the loss of the first batch is nan"):
+        made.score(WEIGHTS, GIVEN._replace(objective=objective))
+
+
 def test_half_precision_weights_are_scored_in_full(criterion):
     half = {p: jnp.asarray(np.asarray(w, jnp.bfloat16)) for p, w in WEIGHTS.items()}
     assert all(s.dtype == jnp.float32 for s in criterion.score(half, given(half)).values())

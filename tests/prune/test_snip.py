@@ -56,7 +56,8 @@ def test_what_the_gradient_needs_is_asked_for():
         "with values": given.objective._replace(batches=((shape, y),)),
         r"\(x, y\)": given.objective._replace(batches=(x,)),
         "batches is empty": given.objective._replace(batches=()),
-        "snip: the loss holds NaN": given.objective._replace(batches=((x, y * jnp.nan),)),
+        "snip: the loss of the first batch is nan": given.objective._replace(batches=((x, y * jnp.nan),)),
+        "snip: the loss holds NaN": given.objective._replace(batches=((x, y), (x, y * jnp.nan))),
         "snip: the gradient of the loss is zero everywhere": given.objective._replace(batches=((0 * x, y),)),
     }
     for message, objective in bad.items():

@@ -83,7 +83,7 @@ def swap(
     allocation, pattern, schedule = allocation or pooled(), pattern or unstructured(), schedule or one_shot()
 
     def solve(weights: Weights, evidence: Evidence) -> tuple[Weights, Finish]:
-        judge, batches = gradients.judged(evidence)
+        judge, batches = gradients.judged("swap", weights, evidence)
         dense, unravel = ravel_pytree(gradients.full(weights))
         target = sparsity if evidence.step is None else schedule.sparsity(sparsity, int(evidence.step))
         keys = {path: evidence.layouts[path] for path in weights}

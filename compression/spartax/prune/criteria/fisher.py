@@ -22,7 +22,7 @@ def fisher() -> Criterion:
     squares = jax.jit(gradients.mean_square)
 
     def score(weights: Weights, evidence: Evidence) -> Weights:
-        judge, batches = gradients.judged(evidence)
+        judge, batches = gradients.judged("fisher", weights, evidence)
         weights = gradients.full(weights)
         return _costs(weights, gradients.average("fisher", lambda x, y: squares(judge, weights, x, y), batches))
 

@@ -33,7 +33,7 @@ def grasp(temperature: float = 200.0) -> Criterion:
         return loss, hessian_g
 
     def score(weights: Weights, evidence: Evidence) -> Weights:
-        judge, batches = gradients.judged(evidence)
+        judge, batches = gradients.judged("grasp", weights, evidence)
         gradients.warn_if_one_class("grasp", batches)
         judge, weights = judge._replace(temperature=temperature), gradients.full(weights)
         g = gradients.average("grasp", lambda x, y: gradient(judge, weights, x, y), batches)

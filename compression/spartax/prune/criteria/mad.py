@@ -61,7 +61,7 @@ def mad(attack: Attack, *, steps: int = 20, lr: float = 0.1, zero_saliency: str 
 
     def score(weights: Weights, evidence: Evidence) -> Weights:
         key = catalog.need("key", evidence)
-        judge, batches = gradients.judged(evidence)
+        judge, batches = gradients.judged("mad", weights, evidence)
         wide = gradients.full(weights)
         layouts = tuple((path, evidence.layouts[path]) for path in wide)
         total, count = jax.tree.map(jnp.zeros_like, wide), sum(len(x) for x, _ in batches)

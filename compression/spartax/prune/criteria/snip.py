@@ -23,7 +23,7 @@ def snip() -> Criterion:
         return jax.value_and_grad(judge)(weights, x, y)
 
     def score(weights: Weights, evidence: Evidence) -> Weights:
-        judge, batches = gradients.judged(evidence)
+        judge, batches = gradients.judged("snip", weights, evidence)
         gradients.warn_if_one_class("snip", batches)
         weights = gradients.full(weights)
         return _shares(weights, gradients.average("snip", lambda x, y: gradient(judge, weights, x, y), batches))

@@ -28,7 +28,7 @@ def taylor(power: int = 2) -> Criterion:
         return loss, jax.tree.map(lambda w, g: jnp.abs(w * g) ** power, weights, gradient)
 
     def score(weights: Weights, evidence: Evidence) -> Weights:
-        judge, batches = gradients.judged(evidence)
+        judge, batches = gradients.judged("taylor", weights, evidence)
         weights = gradients.full(weights)
         return gradients.average("taylor", lambda x, y: changes(judge, weights, x, y), batches)
 

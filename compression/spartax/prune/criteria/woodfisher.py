@@ -47,7 +47,7 @@ def woodfisher(block: int = 1500, damping: float = 1e-5, group: int = 1) -> Crit
 
 def _inverse_fisher(weights: Weights, evidence: Evidence, block: int, damping: float, group: int) -> Weights:
     """`F^-1` of every weight, `[blocks, size, size]`."""
-    judge, batches = gradients.judged(evidence)
+    judge, batches = gradients.judged("woodfisher", weights, evidence)
     for x, _ in batches:
         if len(x) % group:
             raise ValueError(f"group must divide every batch; got group={group} for a batch of {len(x)} examples.")

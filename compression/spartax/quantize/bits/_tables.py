@@ -37,15 +37,12 @@ def relative_error(leaf: Any, weight: Array) -> Array:
 
 def mean_loss(judge: gradients.Judge, weights: Weights, batches: Any) -> float:
     """Mean loss of all examples."""
-    return sum(len(x) * float(_loss(judge, weights, x, y)) for x, y in batches) / sum(len(x) for x, _ in batches)
+    return sum(len(x) * float(gradients.batch_loss(judge, weights, x, y)) for x, y in batches) / sum(
+        len(x) for x, _ in batches
+    )
 
 
 def loss_change(weights: Weights, replaced: Weights, evidence: Evidence) -> float:
     """By how much the mean loss grows with these weights."""
-    judge, batches = gradients.judged(evidence)
+    judge, batches = gradients.judged("mixed", weights, evidence)
     return mean_loss(judge, replaced, batches) - mean_loss(judge, weights, batches)
-
-
-@jax.jit
-def _loss(judge: gradients.Judge, weights: Weights, x: Array, y: Array) -> Array:
-    return judge(weights, x, y)

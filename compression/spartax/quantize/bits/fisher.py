@@ -24,7 +24,7 @@ def fisher() -> Sensitivity:
     """
 
     def losses(weights: Weights, candidates: Candidates, evidence: Evidence) -> Losses:
-        judge, batches = gradients.judged(evidence)
+        judge, batches = gradients.judged("fisher", weights, evidence)
         weights = gradients.full(weights)
         information = gradients.average("fisher", lambda x, y: _squares(judge, weights, x, y), batches)
         return tabulate(candidates, lambda path, leaf: _weighed(leaf, weights[path], information[path]))

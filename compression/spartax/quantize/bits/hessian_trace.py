@@ -42,7 +42,7 @@ def hessian_traces(weights: Weights, evidence: Evidence, probes: int = 50) -> di
       evidence: `objective`, with labels and a loss, and `key`.
       probes: random vectors for each batch.
     """
-    judge, batches = gradients.judged(evidence)
+    judge, batches = gradients.judged("hessian_trace", weights, evidence)
     key, weights = catalog.need("key", evidence), gradients.full(weights)
     keys = [jax.random.fold_in(key, number) for number in range(len(batches))]
     found = [_traces(judge, probes, weights, k, x, y) for k, (x, y) in zip(keys, batches)]

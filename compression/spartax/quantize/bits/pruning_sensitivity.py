@@ -31,7 +31,7 @@ def pruning_sensitivity(sparsities: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9))
         checks.in_range("sparsities", value, 1e-9, 1.0, open_high=True)
 
     def losses(weights: Weights, candidates: Candidates, evidence: Evidence) -> Losses:
-        judge, batches = gradients.judged(evidence)
+        judge, batches = gradients.judged("pruning_sensitivity", weights, evidence)
         start = mean_loss(judge, weights, batches)
         factors = {}
         for path, weight in weights.items():

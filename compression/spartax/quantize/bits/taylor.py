@@ -22,7 +22,7 @@ def taylor() -> Sensitivity:
     """
 
     def losses(weights: Weights, candidates: Candidates, evidence: Evidence) -> Losses:
-        judge, batches = gradients.judged(evidence)
+        judge, batches = gradients.judged("taylor", weights, evidence)
         wide = gradients.full(weights)
         flows = gradients.average("taylor", lambda x, y: _flows(judge, wide, x, y), batches)
         return scaled_errors(flows, weights, candidates)
