@@ -22,6 +22,21 @@ def wave(*shape, a=1.0, b=0.7):
 
 
 W = jnp.asarray(wave(8, 12, a=0.3), jnp.float32)
+X = jnp.asarray(np.random.default_rng(7).normal(size=(400, 12)), jnp.float32)
+Y = jnp.argmax(jnp.tanh(X[:, :2] @ jnp.array([[2.0, 1.0, -2.0], [0.5, -2.0, 1.0]])), axis=1)  # two directions of twelve
+
+
+@sx.compressed
+def perceptron(params, x):
+    return jax.nn.relu(x @ params["hidden"]) @ params["last"]
+
+
+def initialized():
+    rng = np.random.default_rng(11)
+    return {
+        name: jnp.asarray(rng.normal(size=shape) / 4, jnp.float32)
+        for name, shape in {"hidden": (12, 24), "last": (24, 3)}.items()
+    }
 
 
 def test_golden_truncation_and_nuclear_norm():
@@ -72,6 +87,9 @@ def test_bad_input():
         lowrank.trained_rank(0.9, lowrank.whitened())
     with pytest.raises(ValueError, match="w: trained_rank works on dense weights; got a LowRank"):
         lowrank.trained_rank().init({"w": sx.LowRank(jnp.ones((3, 1)), jnp.ones((1, 3)))}, Evidence({"w": DENSE}))
+    for raises in (maestro.sampled, lambda key, params: maestro.objective(perceptron, params, key, X, Y)):
+        with pytest.raises(ValueError, match="params must hold LowRank leaves, .*; they hold hidden, last"):
+            raises(jax.random.key(0), initialized())
     with pytest.raises(ValueError, match="threshold must be in"):
         maestro.shrink({}, -1.0)
 
@@ -110,6 +128,61 @@ def test_shrinking_keeps_the_function_and_gives_up_where_factors_are_larger():
     np.testing.assert_allclose(sx.dense(small["low"]), sx.dense(low))
     assert isinstance(small["w"], jax.Array)
     np.testing.assert_allclose(small["w"], W, atol=1e-5)
+
+
+def ordered():
+    layouts = dict.fromkeys(initialized(), DENSE)
+    return plugs.run(maestro.decomposed(), initialized(), Evidence(layouts))[0]
+
+
+def test_objective_is_both_cross_entropies_and_the_penalty_and_the_target_is_a_constant():
+    params, key = ordered(), jax.random.key(5)
+    log = lambda p: jax.nn.log_softmax(perceptron(p, X))  # noqa: E731
+    target = jax.nn.softmax(perceptron(params, X))
+
+    @jax.jit
+    @jax.value_and_grad
+    def by_hand(params):
+        own = -jnp.mean(jnp.take_along_axis(log(params), Y[:, None], axis=1))
+        taught = -jnp.mean(jnp.sum(target * log(maestro.sampled(key, params)), axis=1))
+        return own + taught + 0.01 * maestro.group_lasso(params)
+
+    ours = jax.jit(jax.value_and_grad(lambda p: maestro.objective(perceptron, p, key, X, Y, 0.01)))(params)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(by_hand(params))):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_an_mlp_is_trained_shrunk_and_trained_on():
+    """Two of twelve inputs matter: two ranks are left, and they say more about new examples than the dense network."""
+    tx = optax.adam(0.01)
+
+    def trained(loss, params, steps):
+        def step(carry, key):
+            params, state = carry
+            updates, state = tx.update(jax.grad(loss)(params, key, X[:200], Y[:200]), state)
+            return (optax.apply_updates(params, updates), state), None
+
+        run = jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), jax.random.split(jax.random.key(1), steps))[0][0])
+        return run(params)
+
+    def plain(params, key, x, y):
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(perceptron(params, x), y))
+
+    def ours(params, key, x, y):
+        return maestro.objective(perceptron, params, key, x, y, 1e-2)
+
+    def accuracy(params):
+        return float(jnp.mean(jnp.argmax(perceptron(params, X[200:]), axis=1) == Y[200:]))
+
+    first = trained(ours, ordered(), 600)
+    small = maestro.shrink(first, 0.05)
+    assert (small["hidden"].rank, small["last"].rank) == (2, 2)
+    np.testing.assert_allclose(perceptron(small, X), perceptron(first, X), atol=0.1)
+    last = trained(ours, small, 100)  # with an optimizer state of the new shapes
+    assert (last["hidden"].rank, last["last"].rank) == (2, 2)
+    assert not np.allclose(last["hidden"].left, small["hidden"].left, atol=1e-3)
+    dense = accuracy(trained(plain, initialized(), 600))
+    assert 0.75 < dense < accuracy(last)
 
 
 def test_ordered_dropout_recovers_the_order_of_the_svd():

@@ -40,8 +40,17 @@ def factored(params: Params) -> dict[Path, LowRank]:
 
 
 def sampled(key: Array, params: Params) -> Params:
-    """The params with one layer cut to its first b ranks, uniform over all pairs (layer, b); traced once for all."""
+    """The params with one layer cut to its first b ranks, uniform over all pairs (layer, b); traced once for all.
+
+    Raises:
+      ValueError: params without a `LowRank` leaf.
+    """
     leaves = factored(params)
+    if not leaves:
+        held = ", ".join(list(tree.weights(params))[:6])
+        raise ValueError(
+            f"params must hold LowRank leaves, as maestro.decomposed() makes; they hold {held or 'nothing'}."
+        )
     ranks = jnp.asarray([leaf.rank for leaf in leaves.values()])
     pair = jax.random.randint(key, (), 0, jnp.sum(ranks))
     ends = jnp.cumsum(ranks)
@@ -86,6 +95,9 @@ def objective(apply_fn: ApplyFn, params: Params, key: Array, x: Array, y: Array,
       x: images [B, ...].
       y: labels, int32 [B].
       weight: of the penalty; 1e-6 to 1e-4.
+
+    Raises:
+      ValueError: params without a `LowRank` leaf.
     """
     full = apply_fn(params, x)
     part = apply_fn(sampled(key, params), x)
@@ -98,7 +110,9 @@ def shrink(params: Params, threshold: float = 1e-5) -> Params:
     """Cut off the tail of each leaf whose importance `|left[:, i:]|_F |right[i:, :]|_F` is below the threshold.
 
     At least one rank is left. Where the factors take no fewer bytes than the dense weight, they are multiplied. Changes
-    shapes, so it runs outside jit, and what was compiled for the old shapes is compiled anew.
+    shapes, so it runs outside jit, and what was compiled for the old shapes is compiled anew; the state of an optimizer
+    has the old shapes too, so start a new one, `tx.init(params)`, where something was cut (its moments begin at zero: a
+    few warm-up steps for Adam).
 
     Raises:
       ValueError: a negative threshold.
