@@ -4,6 +4,7 @@ import pytest
 
 import spartax as sx
 from spartax import lowrank, prune, quantize
+from spartax.records import Evidence, Layout
 from tests import plugs
 
 WEIGHTS = {p: w for p, w in plugs.draw().items() if p in ("dense", "conv")}
@@ -22,6 +23,32 @@ def test_adds_the_best_correction_of_what_quantization_lost():
         now = np.linalg.norm(np.asarray(WEIGHTS[path] - plugs.dense(leaf)))
         np.testing.assert_allclose(now, tail, rtol=1e-4)
         assert info[path]["relative_error"] < before[path]["relative_error"]
+
+
+@pytest.mark.parametrize("steps", ["2:4", "2:4 and int4"])
+def test_eora_leaves_the_tail_of_the_whitened_residual_and_never_more_than_the_svd(steps):
+    """`E |x^T (W - C)|^2` of five draws: with no correction, the SVD's of rank 3, and EoRA's, which is the least."""
+    cut = prune.prune(prune.magnitude(), 0.5, pattern=prune.n_of_m(2, 4))
+    codes = quantize.quantize(quantize.integer(4))
+    eora, plain = (lowrank.compensate(made, lowrank.fixed(3)) for made in (lowrank.whitened(), lowrank.svd()))
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        weights = {"w": jnp.asarray(rng.normal(size=(16, 12)), jnp.float32)}
+        rows = rng.normal(size=(100, 16)) @ rng.normal(size=(16, 16))
+        moments = rows.T @ rows / 100
+        given = Evidence({"w": Layout((0,), (1,))}, originals=weights, moments={"w": jnp.asarray(moments, jnp.float32)})
+        inner, _ = plugs.run(cut, weights, given)
+        inner = plugs.run(codes, inner, given)[0] if "int4" in steps else inner
+
+        def lost(params, weights=weights, moments=moments):
+            error = np.asarray(weights["w"] - plugs.dense(params["w"]), np.float64)
+            return np.trace(error.T @ moments @ error)
+
+        residual = np.asarray(weights["w"] - plugs.dense(inner["w"]), np.float64)
+        tail = np.linalg.svd(np.linalg.cholesky(moments).T @ residual, compute_uv=False)[3:]
+        none, by_svd, by_eora = lost(inner), *(lost(plugs.run(made, inner, given)[0]) for made in (plain, eora))
+        assert none > by_svd > 1.05 * by_eora
+        np.testing.assert_allclose(by_eora, np.sum(tail**2), rtol=2e-3)
 
 
 def test_is_fitted_anew_when_the_weight_under_it_changes():

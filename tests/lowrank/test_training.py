@@ -88,7 +88,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="w: trained_rank works on dense weights; got a LowRank"):
         lowrank.trained_rank().init({"w": sx.LowRank(jnp.ones((3, 1)), jnp.ones((1, 3)))}, Evidence({"w": DENSE}))
     for raises in (maestro.sampled, lambda key, params: maestro.objective(perceptron, params, key, X, Y)):
-        with pytest.raises(ValueError, match="params must hold LowRank leaves, .*; they hold hidden, last"):
+        with pytest.raises(ValueError, match=r"params must hold LowRank leaves, .*; they hold hidden, last"):
             raises(jax.random.key(0), initialized())
     with pytest.raises(ValueError, match="threshold must be in"):
         maestro.shrink({}, -1.0)

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from spartax import attacks, program, train
-from spartax.arrays import LowRank, Masked, Quantized
+from spartax.arrays import LowRank, Masked, Quantized, Sum
 
 pytestmark = pytest.mark.core
 
@@ -173,3 +173,24 @@ def test_fit_shows_throughput(capsys):
     assert "warm up" in out
     assert "3/3" in out
     assert "images/s" in out
+
+
+def test_factors_on_a_frozen_weight_are_trained_and_the_weight_keeps_every_bit():
+    """LoRA: `Sum((W, LowRank))` with a right factor of zeros starts as W; one step of SGD is the gradient by hand."""
+    params, x, y = problem()
+    left = np.float32(np.random.default_rng(3).standard_normal((4, 2)))
+    adapted = params | {"kernel": Sum((params["kernel"], LowRank(jnp.asarray(left), jnp.zeros((2, 3)))))}
+    tx = optax.sgd(0.5)
+    state = train.init_state(adapted, tx, rule=lambda path, w: path in ("kernel/terms/1/left", "kernel/terms/1/right"))
+    step = train.make_step(train.clean(), tx, program.compressed(linear))
+    state, value = step(state, KEY, x, y)
+    expected, gradient, _ = softmax_gradients(params, x, y)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    low = state.variables["kernel"].terms[1]
+    np.testing.assert_array_equal(low.left, left)  # its gradient is zero while the right factor is
+    np.testing.assert_allclose(low.right, -0.5 * left.T @ gradient["kernel"], rtol=1e-5, atol=1e-6)
+    state, _ = step(state, KEY, x, y)
+    kernel = state.variables["kernel"]
+    assert not np.allclose(kernel.terms[1].left, left, atol=1e-3)
+    np.testing.assert_array_equal(kernel.terms[0], params["kernel"])
+    np.testing.assert_array_equal(state.variables["bias"], params["bias"])

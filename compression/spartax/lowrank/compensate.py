@@ -18,7 +18,8 @@ def compensate(factorization: Factorization, ranks: Ranks, then: Transform | Non
     W is the dense weight before any transform. With `lowrank.whitened()` this is EoRA (S055; Liu et al., arXiv
     2410.21271): of all corrections of that rank it gives the least error of the *output* on the calibration data. With
     `lowrank.svd()` it is the data-free case, the least error of the weight, and the first half-step of LoftQ (arXiv
-    2310.08659). `update` fits the correction anew to C as it is then.
+    2310.08659). `update` fits the correction anew to C as it is then. A dense weight has no error and is left alone; to
+    train a low-rank part on it (LoRA), write `Sum((W, LowRank(left, zeros)))`.
 
     Args:
       factorization: how the residual is split.
