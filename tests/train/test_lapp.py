@@ -1,5 +1,8 @@
 """LAPP: gates by hand, the derivative of the multiply-adds, and a toy that reaches its target and is cut."""
 
+import dataclasses
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +10,11 @@ import optax
 import pytest
 
 import spartax as sx
-from spartax import prune, train
+from spartax import models, prune, train
 from spartax.arrays.thresholded import gates
 from spartax.records import Evidence, Layout, Objective
 from spartax.train.losses.lapp import macs_left
+from tests.prune import channels
 
 KEY = jax.random.key(0)
 
@@ -114,6 +118,51 @@ def test_a_toy_reaches_its_target_and_cut_equals_masked():
     small = prune.shrink(mlp, masked, x)
     np.testing.assert_allclose(small.report.macs[1] / small.report.macs[0], found[-1], rtol=1e-5)
     np.testing.assert_allclose(small.apply(small.params, x), apply(state.variables, x), rtol=1e-4, atol=1e-5)
+
+
+class Normalized(nn.Module):
+    """Two convolutions of 8 and 6 channels with batch normalization, and a head."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for width in (8, 6):
+            x = nn.Conv(width, (3, 3), use_bias=False)(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def test_channels_with_batch_normalization_go_with_their_bypass():
+    """Two steps of training; then thresholds put between the norms leave 5 and 4 channels."""
+    module, x, y = Normalized(), channels.images(4, 4, 4, 2), jnp.arange(4) % 3
+    apply, dense = models.eval_apply(module), channels.variables(module, x)
+    variables, method = train.begin(prune.lapp(bypass=0.2), apply, dense, x, KEY, rule=lambda path, w: "Conv" in path)
+    loss = train.lapp(train.clean(), apply, variables, x, 0.5)
+    forward = sx.compressed(lambda v, x: module.apply(v, x, train=True, mutable=["batch_stats"]))
+    step = train.make_step(loss, optax.sgd(0.05), sx.compressed(apply), forward)
+    state = train.init_state(variables, optax.sgd(0.05), method=method)
+    for _ in range(2):
+        state, _ = step(state, KEY, x, y)
+    params = state.variables["params"]
+    levels = {}
+    for name, left in (("Conv_0", 5), ("Conv_1", 4)):
+        leaf = params[name]["kernel"]
+        assert float(leaf.threshold) != float(variables["params"][name]["kernel"].threshold)
+        assert np.abs(leaf.weight.terms[1].right).max() > 0  # the bypass has learnt
+        rows = np.sort(np.linalg.norm(np.asarray(sx.dense(leaf.weight)).reshape(-1, leaf.shape[-1]), axis=0))[::-1]
+        levels[name] = jnp.float32((rows[left - 1] + rows[left]) / 2 / rows.mean())
+        params = {**params, name: {"kernel": dataclasses.replace(leaf, threshold=levels[name])}}
+    trained = {**state.variables, "params": params}
+    by_hand = (16 * 9 * 2 * 5 + 16 * 9 * 5 * 4 + 4 * 3) / (16 * 9 * 2 * 8 + 16 * 9 * 8 * 6 + 6 * 3)
+    np.testing.assert_allclose(macs_left(apply, trained, x)(trained), by_hand, rtol=1e-6)
+    fixed = prune.finish(trained)
+    off = ~np.asarray(gates(params["Conv_0"]["kernel"]), bool)
+    assert not np.asarray(sx.dense(fixed["params"]["Conv_0"]["kernel"]))[..., off].any()
+    groups = sx.groups(apply, sx.dense(fixed), x)
+    masked = prune.mask_groups(groups, fixed, prune.dead_channels(groups, fixed))
+    small = prune.shrink(apply, masked, x)
+    assert small.params["params"]["Conv_1"]["kernel"].shape == (3, 3, 5, 4)
+    np.testing.assert_allclose(small.report.macs[1] / small.report.macs[0], by_hand, rtol=1e-6)
+    np.testing.assert_allclose(small.apply(small.params, x), sx.compressed(apply)(masked, x), rtol=1e-4, atol=1e-5)
 
 
 def test_bad_arguments():

@@ -23,10 +23,12 @@ def lapp(*, bypass: float = 0.05, temperature: float = 0.05) -> Transform:
     with `prune.shrink` makes the network small. Select with a rule the weights whose channels can go alone: in
     residual networks those inside blocks.
 
-    The light bypass beside each convolution is a low-rank kernel added to its kernel, zero at first: the sum is one
-    kernel when the masks are fixed, and costs nothing. The paper's abstract is all that is known of the method: scores,
-    surrogate derivative and bypass are a reconstruction. See LAPP: Layer Adaptive Progressive Pruning for Compressing
-    CNNs from Scratch.
+    The light bypass beside each convolution is a low-rank kernel added to its kernel, zero at first, and gated with its
+    channels: the sum is one kernel when the masks are fixed, and costs nothing. The paper keeps its bypass whole, so
+    that narrow layers pass information on; channels that a bypass feeds cannot be cut out. Where a normalization
+    follows, a channel that is off is still a constant, until `prune.mask_groups` takes it away. The paper's abstract is
+    all that is known of the method: scores, surrogate derivative and bypass are a reconstruction. See LAPP: Layer
+    Adaptive Progressive Pruning for Compressing CNNs from Scratch.
 
     Args:
       bypass: size of the bypass as a part of the weight, in [0, 1); 0 for none, and none where it leaves no rank.
