@@ -5,14 +5,17 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import spartax as sx
 from spartax import prune, train
 from spartax.records import Layout
 from tests.oracles import prune as oracle
+from tests.train import run
 
 KEY = jax.random.key(0)
+LAYERS = ("first", "second")
 LAYOUTS = {"a": Layout((0,), (1,)), "b": Layout((0,), (1,))}
 
 
@@ -77,6 +80,34 @@ def test_rewinding_the_rate_keeps_the_trained_weights():
 def test_every_round_trains_with_the_same_key():
     keys = [jax.random.key_data(key) for _, key in play("weights")[1]]
     assert all(np.array_equal(key, keys[0]) for key in keys)
+
+
+def test_rounds_of_a_network_that_is_trained():
+    """A ticket starts from the first weights, learns under its mask, and holds the largest trained ones of the last."""
+    rng, images, tx = np.random.default_rng(0), run.images(), optax.adam(0.02)
+    dense = {"first": rng.normal(size=(6, 12)), "second": rng.normal(size=(12, 3)), "bias": np.zeros(3)}
+    dense = jax.tree.map(jnp.float32, dense)
+    transform = prune.prune(prune.magnitude(), 1 - 0.7**2, schedule=prune.exponential(2), regrow=False)
+    _, method = train.begin(transform, run.APPLY, dense, images.x, KEY)
+    step, losses = train.make_step(train.clean(), tx, run.APPLY), []
+
+    def fit(params, key):
+        state, found = train.fit(step, train.init_state(params, tx), [(images.x, images.y)] * 12, key, progress=False)
+        losses.append(found)
+        return state.variables
+
+    tickets = train.lottery(fit, dense, transform, method.layouts, KEY, rounds=2)
+    of = lambda ticket, what: np.concatenate([np.ravel(what(ticket.params[p])) for p in LAYERS])  # noqa: E731
+    masks = [of(ticket, lambda w: w.mask) for ticket in tickets]
+    assert [int(mask.sum()) for mask in masks] == [108, round(108 * 0.7), round(108 * 0.7**2)]
+    for before, mask in zip(tickets, masks[1:]):
+        np.testing.assert_array_equal(mask, oracle.top(np.abs(of(before, sx.dense)), mask.sum()))
+    for ticket, found in zip(tickets, losses):
+        put = {path: w * np.asarray(ticket.params[path].mask) if path in LAYERS else w for path, w in dense.items()}
+        logits = np.maximum(images.x[:, 0, 0] @ put["first"], 0) @ put["second"]
+        logits -= np.log(np.exp(logits).sum(1, keepdims=True))
+        np.testing.assert_allclose(found[0], -logits[np.arange(40), images.y].mean(), rtol=1e-5)
+        assert found[-1] < 0.8 * found[0]
 
 
 def test_bad_arguments():
