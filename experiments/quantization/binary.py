@@ -4,7 +4,8 @@ Papers: ReSTE (arXiv 2308.06689), whose backward pass nears the sign as `o` rise
 straight-through estimator with a window (1308.3432). All weights are `sign(w) E|w|`, one size for each layer;
 activations stay floats, since these networks have ReLUs in front of their weights, whose sign says nothing.
 Command: python -m experiments.run --config=experiments/quantization/binary.py --config.o_end=3
-Expected: not measured yet.
+Expected: more under attack than three bits without training, at half the bytes, and no difference between STE and ReSTE
+after five epochs; README.md has the numbers.
 """
 
 from ml_collections import ConfigDict

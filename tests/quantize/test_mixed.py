@@ -129,6 +129,20 @@ def test_losses_by_formula():
         np.testing.assert_allclose(kl[path][0], np.sum(p * np.log(p / q), 1).mean(), rtol=1e-3)
 
 
+def test_pruning_sensitivity_by_hand():
+    """Without -1 the loss falls, which counts as no growth; without 2 and then 3 as well it has grown by 1 and by 4.
+
+    The area is (0 + 1) / 8 + (1 + 4) / 8 = 3/4 for inputs of one, of which there is one; two are 2.5: 2 on average.
+    """
+    weights = {"w": jnp.array([[4.0], [-1.0], [3.0], [2.0]])}
+    batches = ((jnp.ones((1, 4)), jnp.zeros(1, jnp.int32)), (jnp.full((2, 4), 2.5), jnp.zeros(2, jnp.int32)))
+    objective = Objective(lambda w, x: x @ w["w"], batches, lambda logits, y: -logits[:, 0])
+    given = Evidence({"w": LAYOUTS["a"]}, objective=objective)
+    sensitivity = quantize.pruning_sensitivity((0.25, 0.5, 0.75))
+    found = sensitivity.losses(weights, {"w": [weights["w"] / 2, jnp.zeros((4, 1)), weights["w"]]}, given)
+    np.testing.assert_allclose(found["w"], [2 * 0.75 / 4, 2 * 0.75, 0], rtol=1e-6)
+
+
 def test_the_flow_through_a_weight_is_that_of_its_input():
     """`sum_i x_i dL/dx_i` for the hidden layer, by its own derivative."""
     hidden = jnp.tanh(X @ TWO["a"])

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.tree_util import Partial
 
 import spartax as sx
-from spartax import data, models, quantize, train
+from spartax import attacks, data, measure, models, quantize, train
+from spartax.arrays import straight_through_inputs
 
 pytestmark = pytest.mark.core
 KEY = jax.random.key(0)
@@ -90,19 +92,50 @@ def test_a_binary_network_learns_while_o_rises():
     assert sx.nbytes(packed["params"]["linear1"]["kernel"]) == 64 * 64 // 8 + 4
 
 
-def test_a_binary_xor():
-    """Weights and activations of one bit: no straight line tells the classes apart."""
-    x = jnp.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
-    y = jnp.array([0, 1, 1, 0])
+XOR_X, XOR_Y = jnp.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]).reshape(4, 1, 2, 1), jnp.array([0, 1, 1, 0])
+
+
+def two_layers(params, x):
+    """The signs that come before each weight are all that is not linear."""
+    return ((2 * x.reshape(len(x), -1) - 1) @ params["first"] + params["shift"]) @ params["second"]
+
+
+@functools.cache
+def binary_xor():
+    """Trained with weights and activations of one bit: (function, params)."""
     rng = np.random.default_rng(1)
     params = {"first": jnp.asarray(rng.normal(size=(2, 16)), jnp.float32), "shift": jnp.asarray(rng.normal(size=16))}
     params |= {"second": jnp.asarray(rng.normal(size=(16, 2)), jnp.float32)}
-    apply = sx.compressed(lambda p, x: ((2 * x - 1) @ p["first"] + p["shift"]) @ p["second"])
+    apply = sx.compressed(two_layers)
     transform, tx = quantize.reste(100, every=50, activations=True), optax.adam(0.03)
-    variables, method = train.begin(transform, apply, params, x, KEY)
+    variables, method = train.begin(transform, apply, params, XOR_X, KEY)
     step = train.make_step(train.clean(), tx, apply)
     refresh = train.make_refresh(transform, train.clean(), tx, apply)
     state = train.init_state(variables, tx, method=method)
-    state, _ = train.fit(step, state, [(x, y)] * 100, KEY, refresh=refresh, progress=False)
-    np.testing.assert_array_equal(jnp.argmax(apply(state.variables, x), -1), y)
-    np.testing.assert_array_equal(jnp.argmax(apply(sx.pack(state.variables), x), -1), y)
+    state, _ = train.fit(step, state, [(XOR_X, XOR_Y)] * 100, KEY, refresh=refresh, progress=False)
+    return apply, state.variables
+
+
+def test_a_binary_xor():
+    """No straight line tells the classes apart."""
+    apply, variables = binary_xor()
+    np.testing.assert_array_equal(jnp.argmax(apply(variables, XOR_X), -1), XOR_Y)
+    np.testing.assert_array_equal(jnp.argmax(apply(sx.pack(variables), XOR_X), -1), XOR_Y)
+
+
+def test_a_binary_network_whose_gradients_hide_how_weak_it_is():
+    """One pixel past 1/2 turns the class, so nothing is robust at 0.6. Its gradients say all is, other routes half."""
+    apply, variables = binary_xor()
+    network = Partial(apply, sx.pack(variables))
+    latent = {"shift": variables["shift"], **{p: variables[p].weight.weight for p in ("first", "second")}}
+    routes = {
+        "own": network,
+        "straight-through": Partial(apply, straight_through_inputs(network.args[0])),
+        "dense parent": Partial(two_layers, latent),
+    }
+    attackers = {"FGSM": attacks.fgsm(0.6), "Square": attacks.square(0.6, queries=30)}
+    found = measure.robustness(attackers, network, XOR_X, XOR_Y, KEY, routes=routes)
+    assert found.clean.all()
+    assert not found.worst.any()
+    assert not found.routes["queries"].any()
+    assert found.routes["straight-through"].mean() < found.routes["own"].mean() == found.masking
