@@ -116,7 +116,13 @@ class Allocation(Protocol):
     """How many entries each weight keeps: `(scores, sparsity, evidence) -> {path: kept count}`.
 
     The counts add up to `round((1 - sparsity) * n)` over all weights together (allocations that fix a ratio per weight
-    round each weight on its own). One that needs evidence says so with the attribute `needs`, as a criterion does.
+    round each weight on its own); one whose sparsity is that of something else (time, multiply-adds) has the attribute
+    `fixes_total = False`. One that needs evidence says so with the attribute `needs`, as a criterion does. A score of
+    minus infinity is that of an entry which cannot be kept.
+
+    `foresee(shapes, sparsity, evidence)`, where there is one, is asked before anything is measured, with
+    `jax.ShapeDtypeStruct` in place of the scores: it raises what is known to be wrong by then, and gives the counts
+    where the scores play no part, else None.
     """
 
     def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,6 +62,18 @@ def test_one_weight_gets_everything(name, allocation):
     one = {"outputs_first": SCORES["outputs_first"]}
     if name not in OTHER_BUDGET - {"by_macs"}:
         assert allocation(one, 0.75, plugs.evidence(one)) == {"outputs_first": 120}
+
+
+def test_what_it_foresees_is_what_it_does(allocation):
+    """From shapes alone: the counts, or nothing where the scores decide."""
+    shapes = {path: jax.ShapeDtypeStruct(score.shape, jnp.float32) for path, score in SCORES.items()}
+    foresee = getattr(allocation, "foresee", lambda *_: None)
+    assert foresee(shapes, 0.5, GIVEN) in (None, allocation(SCORES, 0.5, GIVEN))
+
+
+def test_those_that_spend_something_else_than_entries_say_so(name, allocation):
+    """The ratios of `given` are known before: what they leave is counted instead of the sparsity."""
+    assert getattr(allocation, "fixes_total", True) == (name not in OTHER_BUDGET - {"given"})
 
 
 def test_what_it_needs_is_declared(allocation):

@@ -94,7 +94,7 @@ def test_a_pattern_that_fixes_the_fraction_decides_it():
         np.testing.assert_array_equal(mask, oracle.n_of_m(score, 1, 4, GIVEN.layouts[path].inputs[-1]))
     with pytest.raises(ValueError, match=r"sparsity must be 0.5, which the pattern fixes; got 0.9"):
         prune.prune(prune.magnitude(), 0.9, pattern=prune.n_of_m(2, 4))
-    mixed = prune.prune(prune.magnitude(), 0.5, prune.pooled(), prune.n_of_m(2, 4))
+    mixed = prune.prune(prune.magnitude(), 0.5, prune.lamp(), prune.n_of_m(2, 4))
     with pytest.raises(ValueError, match=r"dense: n_of_m\(2, 4\) keeps 240 of 480 weights, not"):
         masks(mixed)
 
@@ -170,7 +170,7 @@ def refusals():
     magnitude, dense = prune.magnitude(), plugs.evidence({"dense": WEIGHTS["dense"]})
     scores = lambda change: Criterion(frozenset(), lambda w, e: change(magnitude.score(w, e)))  # noqa: E731
     return {
-        "fewer entries than there are weights": prune.prune(magnitude, 0.999),
+        "fewer entries than there are weights": prune.prune(magnitude, 0.999, prune.pooled(0)),
         "divisible by 7; got 24": prune.prune(magnitude, pattern=prune.n_of_m(2, 7)),
         r"must have shape \(24, 20\); got \(20, 24\)": prune.prune(scores(lambda s: {"dense": s["dense"].T})),
         r"must score \['dense'\]; got \['denes'\]": prune.prune(scores(lambda s: {"denes": s["dense"]})),
@@ -204,10 +204,41 @@ def test_what_shapes_alone_forbid_is_refused_before_anything_is_measured():
 
     criterion = Criterion(frozenset({"grads"}), lambda w, e: e.grads)
     options = {"batches": [plugs.batch()], "loss": spoiled}
-    for transform in (prune.prune(criterion, pattern=prune.n_of_m(2, 7)), prune.prune(criterion, 0.9999)):
-        with pytest.raises(ValueError, match=r"divisible by 7|fewer entries"):
-            sx.compress(plugs.network, WEIGHTS, prune.prune(prune.magnitude(), 0.1), transform, **options)
-    assert not ran
+    slow = {path: {1.0: 2.0, 0.5: 1.0} for path in WEIGHTS}
+    for message, choices in {
+        "conv: .* divisible by 7": {"pattern": prune.n_of_m(2, 7)},
+        "fewer entries than there are weights": {"sparsity": 0.9999, "allocation": prune.pooled(0)},
+        "dense, outputs_first: no weight would be left; .* allow_empty": {
+            "sparsity": 0.999,
+            "allocation": prune.uniform(),
+        },
+        "conv: no weight would be left": {"allocation": prune.given({"conv": 1.0})},
+        r"min_kept=0.2 asks for 634 weights, but this sparsity keeps 317": {"allocation": prune.pooled(0.2)},
+        r"min_kept=0.2 takes 0.2000 of the multiply-adds": {"allocation": prune.by_macs(0.2)},
+        "above the grid, which ends at 0.5": {"allocation": prune.rate_distortion((0.5,))},
+        "the fastest of the table takes 4 s": {"allocation": prune.by_latency(slow)},
+        r"allocation: the pattern keeps 0.5 of every weight.* take prune.uniform\(\)": {
+            "allocation": prune.pooled(),
+            "pattern": prune.n_of_m(2, 4),
+        },
+        r"dense: n_of_m\(2, 4\) keeps 240 of 480 weights, not": {
+            "allocation": prune.given({"dense": 0.6}),
+            "pattern": prune.n_of_m(2, 4),
+        },
+        "leaves 1584 of 3168 entries, but one unit of each weight takes 1984": {
+            "pattern": prune.block((32, 32)),
+            "sparsity": 0.5,
+        },
+        "leaves 634 of 3168 entries, but one unit": {
+            "pattern": prune.block((32, 32)),
+            "sparsity": 0.8,
+            "allocation": prune.uniform(),
+        },
+    }.items():
+        transforms = prune.prune(prune.magnitude(), 0.1), prune.prune(criterion, **choices)
+        with pytest.raises(ValueError, match=message):
+            sx.compress(plugs.network, WEIGHTS, *transforms, **options)
+        assert not ran, message
     with pytest.raises(ValueError, match="rule selects no weight"):
         sx.compress(plugs.network, WEIGHTS, prune.prune(criterion), rule=lambda path, w: False, **options)
     assert not ran

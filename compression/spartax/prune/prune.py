@@ -1,6 +1,5 @@
 """`prune`: a criterion, an allocation and a pattern joined into one transform."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from spartax.arrays import Masked, dense, is_leaf
 from spartax.prune.alive import alive, at_most
 from spartax.prune.allocations.pooled import pooled
 from spartax.prune.allocations.uniform import uniform
+from spartax.prune.foreseen import REMEDY, refuse_misfits
 from spartax.prune.health import refuse_empty, report
 from spartax.prune.masks import depth_of, exchange, mine
 from spartax.prune.patterns.unstructured import unstructured
@@ -25,7 +25,6 @@ from spartax.records import (
     Evidence,
     Finish,
     Info,
-    Layout,
     Params,
     Path,
     Pattern,
@@ -95,7 +94,8 @@ def prune(
     choices = _Choices(criterion, sparsity, allocation, pattern, regrow, allow_empty)
 
     def check(params: Params, evidence: Evidence) -> None:
-        _check_shapes(choices, tree.pick(params, evidence.layouts), evidence)
+        weights = tree.pick(params, evidence.layouts)
+        refuse_misfits(allocation, pattern, weights, sparsity, evidence, allow_empty)
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, dict[Path, int]]:
         check(params, evidence)
@@ -130,19 +130,6 @@ class _Choices(NamedTuple):
     allow_empty: bool
 
 
-def _check_shapes(choices: _Choices, weights: Weights, evidence: Evidence) -> None:
-    pattern, sizes = choices.pattern, {path: math.prod(w.shape) for path, w in weights.items()}
-    if not choices.allow_empty and round((1 - choices.sparsity) * sum(sizes.values())) < len(sizes):
-        raise ValueError(
-            f"sparsity {choices.sparsity} keeps fewer entries than there are weights: {sum(sizes.values())} entries in "
-            f"{len(sizes)} weights; lower it or pass allow_empty=True."
-        )
-    fixed = getattr(pattern, "sparsity", None)
-    if fixed is not None:
-        for path, w in weights.items():
-            _named(path, _fits, pattern, w.shape, round((1 - fixed) * sizes[path]), evidence.layouts[path])
-
-
 def _pruned(choices: _Choices, found: dict[Path, Masked], evidence: Evidence) -> dict[Path, Masked]:
     """The weights under new masks."""
     if choices.sparsity == 0:
@@ -154,7 +141,8 @@ def _pruned(choices: _Choices, found: dict[Path, Masked], evidence: Evidence) ->
         scores |= {path: _behind(score, found[path].mask) for path, score in scores.items()}
     most = None if choices.regrow else alive(scores)
     counts = allocated(choices.allocation, choices.pattern, scores, choices.sparsity, evidence, most)
-    _refuse_empty(counts, choices.allow_empty)
+    if not choices.allow_empty:
+        refuse_empty(counts, REMEDY)
     pruned = {path: Masked(*_named(path, finish, path, counts[path], choices.pattern)) for path in inside}
     _check_masks(pruned)
     return pruned
@@ -203,10 +191,6 @@ def _named(path: Path, function: Callable[..., Any], *args: Any) -> Any:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _fits(pattern: Pattern, shape: tuple[int, ...], keep: int, layout: Layout) -> None:
-    jax.eval_shape(lambda score: pattern(score, keep, layout), jax.ShapeDtypeStruct(shape, jnp.float32))
-
-
 def allocated(
     allocation: Allocation,
     pattern: Pattern,
@@ -251,8 +235,3 @@ def _check_masks(pruned: Mapping[Path, Masked]) -> None:
             raise ValueError(
                 f"the mask of {path} must be bool{tuple(leaf.weight.shape)}; got {leaf.mask.dtype}{leaf.mask.shape}."
             )
-
-
-def _refuse_empty(counts: Mapping[Path, int], allow_empty: bool) -> None:
-    if not allow_empty:
-        refuse_empty(counts, "lower the sparsity, give prune.pooled a min_kept, or pass allow_empty=True")

@@ -25,14 +25,19 @@ def whole(counts: Mapping[Path, int], units: Mapping[Path, int], sizes: Mapping[
     """
     wanted, unit, size = (np.array([m[path] for path in counts], np.int64) for m in (counts, units, sizes))
     floors = np.where(wanted > 0, np.minimum(unit, size), 0)
-    if floors.sum() > wanted.sum():
-        raise ValueError(
-            f"sparsity is too high for the pattern: it leaves {wanted.sum()} of {size.sum()} entries, but one unit of "
-            f"each weight takes {floors.sum()}; lower the sparsity or take smaller units."
-        )
+    refuse_too_few(wanted.sum(), floors.sum(), size.sum())
     real = lift(wanted, floors) + 1e-9
     kept = np.where(real >= size, size, np.floor(real / unit).astype(np.int64) * unit)
     for i in np.argsort(kept / unit - real / unit, kind="stable"):
         step = min(unit[i], size[i] - kept[i])
         kept[i] += step if wanted[i] > 0 and kept.sum() + step <= wanted.sum() else 0
     return dict(zip(counts, kept.tolist()))
+
+
+def refuse_too_few(kept: int, needed: int, size: int) -> None:
+    """Kept entries of all weights together must be one unit of each at least."""
+    if needed > kept:
+        raise ValueError(
+            f"sparsity is too high for the pattern: it leaves {kept} of {size} entries, but one unit of each weight "
+            f"takes {needed}; lower the sparsity or take smaller units."
+        )

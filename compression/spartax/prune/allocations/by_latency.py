@@ -51,26 +51,37 @@ class _ByLatency(NamedTuple):
     measured: bool
     buckets: int
 
+    fixes_total = False  # the sparsity is that of time
+
     @property
     def needs(self) -> frozenset[str]:
         """The network and the dense weights, where errors are measured."""
         return _curves.NEEDS if self.measured else frozenset()
 
-    def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
-        for path in {**self.table, **scores}:
-            if path not in self.table or path not in scores:
-                raise ValueError(f"table must have the paths {sorted(scores)}, no others; {path!r} differs.")
-        rows = {path: _by_count(path, self.table[path], score.size) for path, score in scores.items()}
+    def foresee(self, shapes: Weights, sparsity: float, evidence: Evidence) -> None:
+        """A table that does not fit the weights, or never meets the budget, is refused."""
+        del evidence
+        self._rows(shapes, sparsity)
+
+    def _rows(self, shapes: Weights, sparsity: float) -> tuple[dict[Path, dict[int, float]], float]:
+        """Seconds by kept count, and the budget."""
+        for path in {**self.table, **shapes}:
+            if path not in self.table or path not in shapes:
+                raise ValueError(f"table must have the paths {sorted(shapes)}, no others; {path!r} differs.")
+        rows = {path: _by_count(path, self.table[path], shape.size) for path, shape in shapes.items()}
         budget = (1 - sparsity) * sum(next(iter(row.values())) for row in rows.values())
-        most = alive(scores)
-        rows = {path: _capped(row, most[path]) for path, row in rows.items()}
-        counts = {path: list(row) for path, row in rows.items()}
-        times = [list(row.values()) for row in rows.values()]
-        least = sum(min(row) for row in times)
+        least = sum(min(row.values()) for row in rows.values())
         if least > budget:
             raise ValueError(
                 f"sparsity {sparsity} leaves {budget:.3g} s, but the fastest of the table takes {least:.3g} s."
             )
+        return rows, budget
+
+    def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
+        (rows, budget), most = self._rows(scores, sparsity), alive(scores)
+        rows = {path: _capped(row, most[path]) for path, row in rows.items()}
+        counts = {path: list(row) for path, row in rows.items()}
+        times = [list(row.values()) for row in rows.values()]
         losses = _curves.distortions(scores, counts, evidence) if self.measured else _curves.removed(scores, counts)
         picked = knapsack.choose([losses[p] for p in scores], times, budget, buckets=self.buckets)
         return {path: counts[path][i] for path, i in zip(scores, picked)}

@@ -34,14 +34,21 @@ class _ByMacs(NamedTuple):
 
     min_kept: int | float
 
+    fixes_total = False  # the sparsity is that of multiply-adds
+
     @property
     def needs(self) -> frozenset[str]:
         """How the program uses each weight."""
         return frozenset({"uses"})
 
-    def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
-        sizes = np.array([score.size for score in scores.values()])
-        price = _macs(scores, evidence) / sizes
+    def foresee(self, shapes: Weights, sparsity: float, evidence: Evidence) -> None:
+        """Floors that cost more than the budget are refused."""
+        self._paid(shapes, sparsity, evidence)
+
+    def _paid(self, shapes: Weights, sparsity: float, evidence: Evidence) -> tuple[np.ndarray, np.ndarray, float]:
+        """The least count of every layer, what an entry of it costs, and the budget."""
+        sizes = np.array([shape.size for shape in shapes.values()])
+        price = _macs(shapes, evidence) / sizes
         budget = (1 - sparsity) * float(price @ sizes) * (1 + 1e-12)
         least = least_kept(self.min_kept, sizes)
         if price @ least > budget:
@@ -49,9 +56,13 @@ class _ByMacs(NamedTuple):
                 f"min_kept={self.min_kept} takes {price @ least / (price @ sizes):.4f} of the multiply-adds, but this "
                 f"sparsity leaves {1 - sparsity:.4f}; lower min_kept or the sparsity."
             )
+        return least, price, budget
+
+    def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
+        least, price, budget = self._paid(scores, sparsity, evidence)
         ranked = [_per_mac(score, cost) for score, cost in zip(scores.values(), price)]
         kept = lambda k: np.maximum(np.asarray(threshold.kth_largest(ranked, k).kept, np.int64), least)  # noqa: E731
-        low, high = 0, int(sizes.sum())  # the largest k whose entries can be paid
+        low, high = 0, sum(score.size for score in scores.values())  # the largest k whose entries can be paid
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if price @ kept(middle) <= budget else (low, middle - 1)

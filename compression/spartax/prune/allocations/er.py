@@ -3,6 +3,7 @@
 import math
 
 from spartax import checks
+from spartax.prune.allocations._by_shape import ByShape
 from spartax.prune.allocations.erk import densities
 from spartax.records import Allocation, Evidence, Layout, Path, Weights
 
@@ -28,7 +29,7 @@ def er(power: float = 1.0) -> Allocation:
         density = densities(raw, sizes, 1 - sparsity)
         return {path: round(density[path] * n) for path, n in sizes.items()}
 
-    return allocate
+    return ByShape(allocate)
 
 
 def _raw(shape: tuple[int, ...], layout: Layout, conv: bool) -> float:

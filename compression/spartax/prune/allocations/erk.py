@@ -3,6 +3,7 @@
 import math
 
 from spartax import checks
+from spartax.prune.allocations._by_shape import ByShape
 from spartax.records import Allocation, Evidence, Path, Weights
 
 
@@ -28,7 +29,7 @@ def erk(power: float = 1.0) -> Allocation:
         density = densities(raw, sizes, 1 - sparsity)
         return {path: round(density[path] * n) for path, n in sizes.items()}
 
-    return allocate
+    return ByShape(allocate)
 
 
 def densities(raw: dict[Path, float], sizes: dict[Path, int], density: float) -> dict[Path, float]:

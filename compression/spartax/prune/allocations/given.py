@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from spartax import checks
+from spartax.prune.allocations._by_shape import ByShape
 from spartax.records import Allocation, Evidence, Path, Weights
 
 
@@ -31,4 +32,4 @@ def given(sparsities: Mapping[Path, float]) -> Allocation:
         own = {p: next((sparsities[k] for k in each if k in sparsities), sparsity) for p, each in prefixes.items()}
         return {path: round((1 - own[path]) * score.size) for path, score in scores.items()}
 
-    return allocate
+    return ByShape(allocate)

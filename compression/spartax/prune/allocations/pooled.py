@@ -1,6 +1,7 @@
 """Pooled: one ranking over all weights together, with a floor for every layer."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,22 +25,32 @@ def pooled(min_kept: int | float = 0.005) -> Allocation:
       ValueError: `min_kept` outside its range; at use, the floors together exceed `K`.
     """
     check_floor(min_kept)
+    return _Pooled(min_kept)
 
-    def allocate(scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
+
+class _Pooled(NamedTuple):
+    """The allocation; a value, so that its floors can be checked before there are scores."""
+
+    min_kept: int | float
+
+    def foresee(self, shapes: Weights, sparsity: float, evidence: Evidence) -> None:
+        """Floors that exceed what is kept are refused."""
         del evidence
+        sizes = np.array([shape.size for shape in shapes.values()])
+        keep, least = round((1 - sparsity) * int(sizes.sum())), least_kept(self.min_kept, sizes).sum()
+        if least > keep:
+            raise ValueError(
+                f"min_kept={self.min_kept} asks for {least} weights, but this sparsity keeps {keep} of {sizes.sum()}; "
+                "lower min_kept or the sparsity."
+            )
+
+    def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
+        self.foresee(scores, sparsity, evidence)
         sizes = np.array([score.size for score in scores.values()])
         keep = round((1 - sparsity) * int(sizes.sum()))
         counts = np.asarray(threshold.kth_largest(list(scores.values()), keep).kept, np.int64)
-        least = least_kept(min_kept, sizes)
-        if least.sum() > keep:
-            raise ValueError(
-                f"min_kept={min_kept} asks for {least.sum()} weights, but this sparsity keeps {keep} of {sizes.sum()}; "
-                "lower min_kept or the sparsity."
-            )
-        kept = settle(lift(counts, least), sizes, keep)
+        kept = settle(lift(counts, least_kept(self.min_kept, sizes)), sizes, keep)
         return dict(zip(scores, kept.tolist()))
-
-    return allocate
 
 
 def lift(counts: np.ndarray, floors: np.ndarray) -> np.ndarray:

@@ -53,8 +53,17 @@ class _RateDistortion(NamedTuple):
         """The network and the dense weights."""
         return _curves.NEEDS
 
+    def foresee(self, shapes: Weights, sparsity: float, evidence: Evidence) -> None:
+        """A grid that ends below the sparsity is refused."""
+        del evidence
+        least = sum(_counts(shape.size, self.grid, shape.size)[-1] for shape in shapes.values())
+        if least > _total(shapes, sparsity):
+            raise ValueError(
+                f"sparsity {sparsity} is above the grid, which ends at {self.grid[-1]}; add larger sparsities."
+            )
+
     def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
-        self._kept(scores, sparsity)
+        self.foresee(scores, sparsity, evidence)
         return self.chosen(self.curves(scores, evidence), scores, sparsity)
 
     def curves(self, scores: Weights, evidence: Evidence) -> dict[Path, np.ndarray]:
@@ -63,7 +72,8 @@ class _RateDistortion(NamedTuple):
 
     def chosen(self, curves: dict[Path, np.ndarray], scores: Weights, sparsity: float) -> dict[Path, int]:
         """The counts that these curves call for."""
-        counts, keep = self._counts(scores), self._kept(scores, sparsity)
+        counts = self._counts(scores)
+        keep = min(_total(scores, sparsity), sum(row[0] for row in counts.values()))
         rows, prices = [curves[path] for path in scores], [counts[path] for path in scores]
         picked = knapsack.choose(rows, prices, keep, buckets=self.buckets)
         return dict(zip(scores, fill(rows, prices, picked, keep)))
@@ -71,15 +81,6 @@ class _RateDistortion(NamedTuple):
     def _counts(self, scores: Weights) -> dict[Path, list[int]]:
         most = alive(scores)
         return {path: _counts(score.size, self.grid, most[path]) for path, score in scores.items()}
-
-    def _kept(self, scores: Weights, sparsity: float) -> int:
-        keep = round((1 - sparsity) * sum(score.size for score in scores.values()))
-        counts = self._counts(scores).values()
-        if sum(row[-1] for row in counts) > keep:
-            raise ValueError(
-                f"sparsity {sparsity} is above the grid, which ends at {self.grid[-1]}; add larger sparsities."
-            )
-        return min(keep, sum(row[0] for row in counts))
 
 
 def fill(curves: Sequence[np.ndarray], counts: Sequence[Sequence[int]], chosen: Sequence[int], keep: int) -> list[int]:
@@ -94,6 +95,10 @@ def fill(curves: Sequence[np.ndarray], counts: Sequence[Sequence[int]], chosen: 
         kept[best] += min(keep - sum(kept), counts[best][at[best] - 1] - kept[best])
         at[best] -= 1
     return kept
+
+
+def _total(shapes: Weights, sparsity: float) -> int:
+    return round((1 - sparsity) * sum(shape.size for shape in shapes.values()))
 
 
 def _counts(size: int, grid: Sequence[float], most: int) -> list[int]:

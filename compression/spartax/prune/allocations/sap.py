@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,8 +60,23 @@ def sap(p: float = 0.5, q: float = 1.0, eta: float = 0.0, gamma: float = 1.0, sc
     checks.in_range("gamma", gamma, 0.0, math.inf)
     checks.one_of("scope", scope, SCOPES)
 
-    def allocate(scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
+    return _Sap(p, q, eta, gamma, scope)
+
+
+class _Sap(NamedTuple):
+    """The allocation; a value, so that it can say what its sparsity is."""
+
+    p: float
+    q: float
+    eta: float
+    gamma: float
+    scope: str
+
+    fixes_total = False  # the sparsity is the most that a round removes
+
+    def __call__(self, scores: Weights, sparsity: float, evidence: Evidence) -> dict[Path, int]:
         del evidence
+        p, q, eta, gamma, scope = self
         alive = {path: jnp.isfinite(score) & (score != 0) for path, score in scores.items()}
         logs = {path: _logs(score, alive[path], p, q) for path, score in scores.items()}
         counts = {path: int(jnp.sum(mask)) for path, mask in alive.items()}
@@ -71,8 +87,6 @@ def sap(p: float = 0.5, q: float = 1.0, eta: float = 0.0, gamma: float = 1.0, sc
         total = sum(counts.values())
         ranked = threshold.kth_largest(list(scores.values()), kept(total, _index(total, (first, second), p, q))).kept
         return {path: int(k) for path, k in zip(scores, ranked)}
-
-    return allocate
 
 
 def _spared(d: int, index: float, p: float, q: float, eta: float, gamma: float, most: float) -> int:
