@@ -11,7 +11,7 @@ from spartax.arrays import dense
 from spartax.arrays.masked import check_masks
 from spartax.chain import STALE, chain, steps_of
 from spartax.program import Usage, biases, compressed, inspect, scalings
-from spartax.program.collect import NEEDS, collect
+from spartax.program.collect import LOOKED_UP, NEEDS, collect
 from spartax.records import (
     ApplyFn,
     Array,
@@ -93,13 +93,14 @@ def compress(
         raise ValueError("transforms: give at least one, such as prune.prune(prune.magnitude()).")
     pipeline = chain(*transforms)
     first, batches = _first(batches, pipeline.needs)
-    evidence, reasons = select(apply_fn, params, None if first is None else _input(first), key, rule)
+    x = None if first is None else _input(first)
+    evidence, reasons = select(apply_fn, params, x, key, rule, pipeline.needs)
     if pipeline.check is not None:
         pipeline.check(params, evidence)
     if "biases" in pipeline.needs and first is not None:
-        evidence = evidence._replace(biases=biases(apply_fn, params, _input(first)))
+        evidence = evidence._replace(biases=biases(apply_fn, params, x))
     if "scalings" in pipeline.needs and first is not None:
-        evidence = evidence._replace(scalings=scalings(apply_fn, params, _input(first)))
+        evidence = evidence._replace(scalings=scalings(apply_fn, params, x))
     apply = compressed(apply_fn)
     needs = pipeline.needs | {"objective"}  # reports say whether the pruned network still conducts
     evidence = evidence._replace(**measure(needs, apply, params, evidence.layouts, batches, loss))
@@ -111,7 +112,7 @@ def compress(
 
 
 def select(
-    apply_fn: ApplyFn, params: Params, x: Any, key: Array | None, rule: Rule | None
+    apply_fn: ApplyFn, params: Params, x: Any, key: Array | None, rule: Rule | None, needs: Collection[str] = ()
 ) -> tuple[Evidence, dict[Path, str]]:
     """Which weights are compressed, with all that is known without data, and why the others are not.
 
@@ -121,6 +122,9 @@ def select(
       x: a batch of inputs or its `jax.ShapeDtypeStruct`; None leaves the axes to the rule of `compress`.
       key: PRNG key of the evidence.
       rule: as in `compress`.
+      needs: fields of the evidence that the transforms will want. The rows of an embedding table are its outputs, each
+        of them a channel of its own, unless statistics of inputs are wanted: then its rows are its inputs, as they are
+        in the product with one-hot vectors that a lookup is.
 
     Raises:
       ValueError: params that do not fit the function, masks that do not fit their weights, weights that are not
@@ -132,7 +136,7 @@ def select(
     reasons = _exclusions(params, usages, rule)
     chosen = {path: w for path, w in tree.weights(params).items() if path not in reasons}
     evidence = Evidence(
-        layouts={path: _layout(w, None if usages is None else usages[path]) for path, w in chosen.items()},
+        layouts={path: _layout(w, None if usages is None else usages[path], needs) for path, w in chosen.items()},
         key=key,
         originals={path: dense(w) for path, w in chosen.items()},
         uses=None if usages is None else {path: usages[path].uses for path in chosen},
@@ -178,7 +182,7 @@ def _why_not(path: Path, weight: Any, usages: dict[Path, Usage] | None, rule: Ru
     stack = () if usage is None or usage.layout is None else usage.layout.stack
     if weight.ndim - len(stack) < 2:
         return "fewer than two axes: a bias, a norm or a vector"
-    table = usage is not None and _is_table(usage)
+    table = usage is not None and usage.rows is not None
     if usage is not None and usage.layout is None and not table:
         return "never contracted with an activation by the program"
     if rule is not None:
@@ -186,12 +190,10 @@ def _why_not(path: Path, weight: Any, usages: dict[Path, Usage] | None, rule: Ru
     return "an embedding: its rows are looked up; compressed only when a rule asks for it" if table else None
 
 
-def _is_table(usage: Usage) -> bool:
-    return any(name == "gather" for name, _ in usage.others)
-
-
-def _layout(weight: Any, usage: Usage | None) -> Layout:
-    """As the program uses it; a table maps its columns to the row that is looked up; else as Flax stores kernels."""
+def _layout(weight: Any, usage: Usage | None, needs: Collection[str]) -> Layout:
+    """As the program uses it; of a table the rows are outputs, or inputs (`select`); else as Flax stores kernels."""
+    if usage is not None and usage.layout is None and LOOKED_UP & set(needs):
+        return Layout((0,), tuple(range(1, weight.ndim)))
     if usage is not None:
         return usage.layout or Layout(tuple(range(1, weight.ndim)), (0,))
     return Layout(tuple(range(weight.ndim - 1)), (weight.ndim - 1,))

@@ -95,19 +95,9 @@ def initialized(sizes: Sizes, seed: int = 0) -> Params:
     return {"fields": tables, **layers}
 
 
-def predicted(params: Params, x: Array, *, looked_up: bool = True) -> Array:
-    """The logit of a click, [B, 1].
-
-    Args:
-      params: dense or compressed.
-      x: values, int32 [B, fields].
-      looked_up: rows of the tables; else they are multiplied by rows of zeros and a one, the same numbers, which is how
-        `collect` sees how often each row is used.
-    """
-    rows = []
-    for column, field in zip(x.T, params["fields"].values()):
-        table = field["table"]
-        rows.append((table[column] if looked_up else jax.nn.one_hot(column, table.shape[0]) @ table) + field["bias"])
+def predicted(params: Params, x: Array) -> Array:
+    """The logit of a click, [B, 1], of values `x`, int32 [B, fields]; params may be compressed."""
+    rows = [field["table"][column] + field["bias"] for column, field in zip(x.T, params["fields"].values())]
     out = jnp.concatenate(rows, axis=1)
     for name in ("layer0", "layer1"):
         out = jax.nn.relu(out @ params[name]["kernel"] + params[name]["bias"])
@@ -158,8 +148,7 @@ def compressed(params: Params, clicks: Clicks, method: str, ratio: float) -> Par
     if method == "atomic features":
         steps += (sx.correct_bias(),)
     batches = [clicks.x[start : start + 1000] for start in range(0, min(len(clicks.x), 4000), 1000)]
-    apply = lambda params, x: predicted(params, x, looked_up=False)  # noqa: E731
-    return sx.compress(apply, params, *steps, batches=batches).params
+    return sx.compress(predicted, params, *steps, batches=batches, rule=lambda path, weight: True).params
 
 
 METHODS = {"svd": lowrank.svd(), "whitened": lowrank.whitened(0.01), "atomic features": lowrank.atomic_features()}

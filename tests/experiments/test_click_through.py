@@ -41,14 +41,6 @@ def test_atomic_features_lose_less_auc_than_the_svd_at_the_same_bytes(model):
     assert judged(small["svd"]) + 0.005 < judged(small["atomic features"]) < full + 0.01
 
 
-def test_rows_are_looked_up_or_multiplied(model):
-    known, _, dense = model
-    multiplied = sx.compressed(lambda params, x: click_through.predicted(params, x, looked_up=False))
-    np.testing.assert_allclose(
-        multiplied(dense, known.x[:50]), sx.compressed(click_through.predicted)(dense, known.x[:50]), atol=1e-4
-    )
-
-
 def test_rows_are_written_with_what_made_them(tmp_path, monkeypatch):
     monkeypatch.setattr(click_through, "rows", lambda sizes, ratios, steps: [{"method": "dense", "auc": 0.5}])
     assert click_through.main(["--small", f"--out={tmp_path / 'rows.json'}"]) == 0

@@ -103,6 +103,23 @@ def test_atomic_features_with_the_bias_corrected_reach_the_golden_error():
     assert rest > 1.15 * error
 
 
+def test_atomic_features_of_a_table_weigh_its_rows_by_how_often_they_are_looked_up():
+    """The least error on the rows that are seen: of all affine maps to two directions, the principal components."""
+    ids = jnp.asarray(rng.choice(12, 60, p=np.arange(1, 13) / 78), jnp.int32)
+    params = {"table": jnp.asarray(rng.normal(size=(12, 6)), jnp.float32), "bias": jnp.zeros(6)}
+    apply = lambda p, ids: p["table"][ids] + p["bias"]  # noqa: E731
+    steps = lowrank.factorize(lowrank.atomic_features(), lowrank.fixed(2)), sx.correct_bias()
+    out = sx.compress(apply, params, *steps, batches=[ids[:40], ids[40:]], rule=lambda path, w: True)
+    assert out.params["table"].left.shape == (12, 2)
+    seen = np.asarray(params["table"], np.float64)[np.asarray(ids)]
+    tail = np.linalg.svd(seen - seen.mean(0), compute_uv=False)[2:]
+    np.testing.assert_allclose(np.sum((np.asarray(out.apply(out.params, ids)) - seen) ** 2), np.sum(tail**2), rtol=1e-3)
+    whitened = lowrank.factorize(lowrank.whitened(), lowrank.fixed(2))
+    out = sx.compress(apply, params, whitened, batches=[ids], rule=lambda path, w: True)
+    tail = np.linalg.svd(seen, compute_uv=False)[2:]
+    np.testing.assert_allclose(np.sum((np.asarray(out.apply(out.params, ids)) - seen) ** 2), np.sum(tail**2), rtol=1e-3)
+
+
 def test_golden_compensation_in_the_eigenspace():
     """EoRA of a rounded weight, rank 2: summed squared error 6.7079; by the plain SVD 15.85; with none 37.71."""
     x, w = wave(40, 6, a=0.8), wave(5, 6, a=0.2)

@@ -36,6 +36,16 @@ def test_linen_and_equinox_networks():
     assert biases(apply, arrays, X[:, 0, 0]) == {"weight": "bias"}
 
 
+def test_a_vector_added_to_rows_that_are_looked_up():
+    params = {"table": leaves.normal(7, 3), "shift": leaves.normal(3), "other": leaves.normal(3)}
+    ids = jnp.array([[3, 0], [1, 6]])
+    once = lambda p, ids: jnp.tanh(p["table"][ids] + p["shift"])  # noqa: E731
+    twice = lambda p, ids: once(p, ids) * (p["table"][ids[::-1]] + p["other"])  # noqa: E731
+    tied = lambda p, ids: once(p, ids) @ p["table"].T  # noqa: E731  its means are those of the contraction
+    assert biases(once, params, ids) == {"table": "shift"}
+    assert biases(twice, params, ids) == biases(tied, params, ids) == {}
+
+
 def test_what_is_no_bias_of_that_weight():
     p = {"w": leaves.normal(3, 3), "v": leaves.normal(3, 3, seed=2), "b": leaves.normal(3)}
     x = X[:, 0, 0]

@@ -145,6 +145,49 @@ def test_empty_batches_values_that_are_not_finite_and_places_out_of_reach():
         sx.collect(hidden, leaves.normal(3, 3), [leaves.normal(2, 3)], paths=[""])
 
 
+IDS = jnp.array([[3, 0, 3], [1, 3, -2], [0, 3, 5], [9, 3, 0]])
+TABLE = {"table": leaves.normal(7, 4), "head": leaves.normal(4, 3)}
+
+
+def embedded(params, ids):
+    return jnp.mean(jnp.take(params["table"], ids, axis=0), axis=1) @ params["head"]
+
+
+def test_lookups_are_products_with_one_hot_vectors():
+    """Negative numbers count from the end; those outside the table (here 9) meet no row, or the last one."""
+    needs = ("moments", "means", "magnitudes", "peaks")
+    rows = lambda params, ids: jax.nn.one_hot(ids % 7, 7) @ params["table"]  # noqa: E731
+    multiplied = lambda params, ids: jnp.mean(rows(params, ids), axis=1) @ params["head"]  # noqa: E731
+    inside = IDS[:3]
+    ours = sx.collect(embedded, TABLE, [inside[:2], inside[2:]], needs, paths=["table", "head"])
+    expected = sx.collect(multiplied, TABLE, [inside[:2], inside[2:]], needs, paths=["table", "head"])
+    for need in needs:
+        close(ours[need]["table"], expected[need]["table"])
+        close(ours[need]["head"], expected[need]["head"])
+    assert not np.allclose(ours["means"]["table"], 1 / 7)
+    within = lambda mode: sx.collect(  # noqa: E731
+        lambda params, ids: params["table"].at[ids].get(mode=mode), TABLE, [IDS], ("means",), paths=["table"]
+    )["means"]["table"]
+    close(within("clip"), np.array([3, 1, 0, 5, 0, 2, 1]) / 12)
+    close(within("drop"), np.array([3, 1, 0, 5, 0, 2, 0]) / 11)
+
+
+def test_what_lookups_do_not_say():
+    """A table that is contracted as well, along its other axis, is counted there alone."""
+    tied = lambda params, ids: embedded(params | {"head": params["table"].T}, ids)  # noqa: E731
+    hidden = np.asarray(jnp.mean(TABLE["table"][IDS[:3]], axis=1))
+    close(sx.collect(tied, TABLE, [IDS[:3]], paths=["table"])["moments"]["table"], hidden.T @ hidden / 3)
+    assert "table" not in sx.collect(embedded, TABLE, [IDS[:3]])["moments"]
+    with pytest.raises(ValueError, match="table: its rows are looked up, and a lookup has no ranges; leave it out"):
+        sx.collect(embedded, TABLE, [IDS], ("ranges", "histograms", "means"), paths=["table"])
+    large = {**TABLE, "table": jnp.zeros((8193, 4))}
+    with pytest.raises(ValueError, match=r"table: the moments of lookups in 8193 rows .* at most 8192"):
+        sx.collect(embedded, large, [IDS], paths=["table"])
+    columns = lambda params, ids: params["table"][:, ids]  # noqa: E731
+    with pytest.raises(ValueError, match="table: no row was seen"):
+        sx.collect(columns, TABLE, [IDS % 4], paths=["table"])
+
+
 def test_ranges_and_histograms_of_inputs_over_batches():
     found = sx.collect(network, PARAMS, [X[:4], X[4:]], ("ranges", "histograms"))
     hidden = np.maximum(patches(X, 3, 2).reshape(-1, 18) @ np.asarray(PARAMS["conv"]).reshape(18, 4), 0)

@@ -13,7 +13,7 @@ from spartax.arrays import verbs
 from spartax.arrays.use import Use
 from spartax.program import rules, walk
 from spartax.program.follow import Tagged, following, tagged
-from spartax.program.inspect import trace
+from spartax.program.inspect import inspect, trace
 from spartax.records import Array, Params, Path
 
 
@@ -53,9 +53,9 @@ def _(leaf: Origin) -> Array:
 def biases(apply_fn: Callable[..., Any], params: Params, *args: Any) -> dict[Path, Path]:
     """The bias of each weight: `{path of the weight: path of the vector}`, for weights that have one.
 
-    A vector counts as the bias where the program adds it, along the output axis, to the result of a contraction that
-    nothing else reads, of a weight used once: changing the bias then is changing the output by a constant. Arguments as
-    for `inspect`; nothing is computed.
+    A vector counts as the bias where the program adds it, along the output axis, to the result of a contraction (or to
+    the rows that are looked up in a table) that nothing else reads, of a weight used once: changing the bias then is
+    changing the output by a constant. Arguments as for `inspect`; nothing is computed.
     """
     named = {path: w for path, w in tree.weights(params).items() if tree.is_floating(w)}
     vectors = {path for path, w in named.items() if len(w.shape) == 1}
@@ -71,7 +71,14 @@ def biases(apply_fn: Callable[..., Any], params: Params, *args: Any) -> dict[Pat
         plain = len(use.layout.outputs) == 1 and not use.layout.stack
         return [Origin(use.apply(verbs.dense(tag), verbs.dense(x)), tag.path, axis, True)] if plain else None
 
-    follow = following(on_use)
+    def on_rows(tag: Tagged, lookup: rules.Lookup, rows: Array) -> list[Any] | None:
+        if tag.path not in tables:
+            return None
+        uses[tag.path] += 1
+        return [Origin(rows, tag.path, rows.ndim - 1, True)] if tag.ndim == 2 else None
+
+    tables = {path for path, usage in inspect(apply_fn, params, *args).items() if usage.rows}
+    follow = following(on_use, on_rows=on_rows)
 
     def visit(eqn: Any, values: list[Any], trips: int) -> list[Any] | None:
         origins = [v for v in values if isinstance(v, Origin)]

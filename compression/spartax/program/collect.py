@@ -15,10 +15,13 @@ from spartax.program import walk
 from spartax.program.activations import input_rows, inputs_of, output_rows
 from spartax.program.follow import Tagged, following, tagged
 from spartax.program.inspect import inspect
+from spartax.program.rules import Lookup
 from spartax.records import ApplyFn, Array, Layout, Loss, Params, Path
 
 NEEDS = ("moments", "means", "magnitudes", "peaks", "signals", "ranges", "histograms")
 BINS = 4096  # of a histogram
+LOOKED_UP = frozenset({"moments", "means", "magnitudes", "peaks"})  # statistics that lookups in a table have
+MOST_ROWS = 8192  # of a table whose moments are wanted: 256 MiB
 LARGEST = ("ranges", "peaks", "uses")  # kept as the largest over batches; all others are added
 Sums = dict[Path, dict[str, Array]]  # for each weight, sums over rows by name
 
@@ -48,6 +51,10 @@ def collect(
       the output of the contraction; with `"moments"` it is the Kronecker factorization of the empirical Fisher
       information (Martens and Grosse, arXiv 1503.05671; Grosse and Martens for convolutions, arXiv 1602.01407).
 
+    Rows that are looked up in a table, `table[ids]`, are its product with one-hot vectors, so the inputs of a table
+    that nothing contracts are its rows: of the first four statistics, `"moments"` is the diagonal matrix of how often
+    each row is looked up, `"means"` that frequency.
+
     Each contraction passes its row through an identity whose derivative in a zero *probe* is the statistic; the probes
     ride along with the weights through `scan`, `cond` and `remat`, so one gradient collects everything. Sharded batches
     are summed by XLA. A weight used twice adds up the uses that contract the same axes.
@@ -57,7 +64,7 @@ def collect(
       params: pytree of arrays and compressed leaves (used as they are).
       batches: iterable of `x` or `(x, y)`.
       needs: names of the statistics.
-      paths: the weights; every contracted floating weight if None.
+      paths: the weights, contracted or tables; every contracted floating weight if None.
       loss: `(logits, y) -> [B]` (or its mean), for `"signals"`, which need labelled batches.
 
     Returns:
@@ -66,7 +73,8 @@ def collect(
     Raises:
       ValueError: an unknown need, no batch, `"signals"` without labels or loss, a path that is not contracted where a
         statistic can be taken (inside `custom_vjp` or `shard_map`) or that no batch reaches, ranges or peaks of a
-        weight used several times (sums do not show the largest), statistics that are not finite.
+        weight used several times (sums do not show the largest), statistics that are not finite; of a table, another
+        statistic than the first four, or moments of more than 8192 rows.
     """
     for need in needs:
         checks.one_of("needs", need, NEEDS)
@@ -83,7 +91,7 @@ def collect(
         x, y = batch if isinstance(batch, tuple | list) else (batch, None)
         if "signals" in needs and y is None:
             raise ValueError("batches must be (x, y) to collect signals; got images without labels.")
-        layouts = layouts or tuple(_layouts(apply_fn, params, x, paths).items())
+        layouts = layouts or tuple(_layouts(apply_fn, params, x, paths, needs).items())
         new = _sums(*functions, params, limits, x, y, layouts=layouts, needs=frozenset(needs))
         total = new if total is None else {path: _joined(total[path], new[path]) for path in new}
     if total is None:
@@ -91,13 +99,33 @@ def collect(
     return {need: {path: _mean(path, need, sums) for path, sums in total.items()} for need in needs}
 
 
-def _layouts(apply_fn: ApplyFn, params: Params, x: Any, paths: Collection[Path] | None) -> dict[Path, Layout]:
+def _layouts(
+    apply_fn: ApplyFn, params: Params, x: Any, paths: Collection[Path] | None, needs: Collection[str]
+) -> dict[Path, Layout]:
     usages = inspect(apply_fn, params, x)
-    chosen = usages if paths is None else {p: usages[p] for p in tree.pick(params, paths)}
-    missing = [p for p, usage in chosen.items() if usage.layout is None]
-    if paths is not None and missing:
-        raise ValueError(f"{', '.join(missing)}: never contracted with an activation, so there is nothing to collect.")
-    return {path: usage.layout for path, usage in chosen.items() if usage.layout is not None}
+    if paths is None:
+        return {path: usage.layout for path, usage in usages.items() if usage.layout is not None}
+    layouts = {path: usages[path].layout or usages[path].rows for path in tree.pick(params, paths)}
+    missing = [path for path, layout in layouts.items() if layout is None]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)}: never contracted with an activation nor looked up, so there is nothing to collect."
+        )
+    for path in layouts:
+        if usages[path].rows is not None:
+            _check_table(path, usages[path].shape[0], needs)
+    return {path: layout for path, layout in layouts.items() if layout is not None}
+
+
+def _check_table(path: Path, rows: int, needs: Collection[str]) -> None:
+    other = sorted(set(needs) - LOOKED_UP)
+    if other:
+        raise ValueError(f"{path}: its rows are looked up, and a lookup has no {', '.join(other)}; leave it out.")
+    if "moments" in needs and rows > MOST_ROWS:
+        raise ValueError(
+            f"{path}: the moments of lookups in {rows} rows would be a matrix {rows} x {rows}; at most {MOST_ROWS} "
+            "rows are allowed. Leave it out by the rule, or take a method that needs no moments."
+        )
 
 
 def _joined(a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
@@ -144,7 +172,7 @@ def _sums(
         jaxpr, out_tree = walk.trace(apply_fn, (params, x), {})
         probes = {path: {**probe, "limit": limits[path]} if limits else probe for path, probe in probes.items()}
         values = jax.tree.leaves((tagged(params, known, probes), x), is_leaf=verbs.is_leaf)
-        outputs = walk.walk(jaxpr, values, following(_tap(known, needs)))
+        outputs = walk.walk(jaxpr, values, following(_tap(known, needs), on_rows=_tap_rows(known, needs)))
         logits = out_tree.unflatten([verbs.dense(v) if verbs.is_leaf(v) else v for v in outputs])
         if "signals" not in needs or loss is None or y is None:
             floats = [jnp.sum(v) for v in jax.tree.leaves(logits) if jnp.issubdtype(v.dtype, jnp.floating)]
@@ -195,14 +223,38 @@ def _tap(layouts: dict[Path, Layout], needs: frozenset[str]) -> Callable[[Tagged
     return on_use
 
 
-def _pour(x: Array, probes: dict[str, Array], summed: Callable[[Array, Any], dict[str, Array]]) -> Array:
+def _tap_rows(
+    layouts: dict[Path, Layout], needs: frozenset[str]
+) -> Callable[[Tagged, Lookup, Array], list[Array] | None]:
+    """Pour the one-hot vectors that a lookup multiplies a table by into the probes."""
+
+    def on_rows(tag: Tagged, lookup: Lookup, rows: Array) -> list[Array] | None:
+        inputs_first = Layout((0,), tuple(range(1, tag.ndim)))
+        if needs - LOOKED_UP or tag.stored(inputs_first) != layouts[tag.path]:
+            return None
+        known = rows, lookup.counts(tag.shape[0])
+        return [_pour(known, tag.probes, lambda known, _: _one_hot_sums(known[1], needs))[0]]
+
+    return on_rows
+
+
+def _one_hot_sums(counts: Array, needs: frozenset[str]) -> dict[str, Array]:
+    """The statistics of one-hot vectors, `counts [V]` of each."""
+    sums = {"rows": jnp.sum(counts), "uses": jnp.ones(()), "means": counts, "magnitudes": counts}
+    sums["peaks"] = jnp.minimum(counts, 1)
+    if "moments" in needs:
+        sums["moments"] = jnp.diag(counts)
+    return {name: sums[name] for name in ("rows", "uses", *needs)}
+
+
+def _pour(x: Any, probes: dict[str, Array], summed: Callable[[Any, Any], dict[str, Array]]) -> Any:
     """`x`, whose derivative in the probes is `summed(x, limit)`, whatever the gradient of the result."""
 
     @jax.custom_vjp
-    def pour(x: Array, probes: dict[str, Array]) -> Array:
+    def pour(x: Any, probes: dict[str, Array]) -> Any:
         return x
 
-    def backward(kept: tuple[Array, Any], g: Array) -> tuple[Array, dict[str, Array]]:
+    def backward(kept: tuple[Any, Any], g: Any) -> tuple[Any, dict[str, Array]]:
         x, limit = kept
         none = {} if limit is None else {"limit": jnp.zeros_like(limit)}
         return g, summed(x, limit) | none

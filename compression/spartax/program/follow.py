@@ -14,6 +14,7 @@ from spartax.program import rules, walk
 from spartax.records import Array, Layout, Params, Path
 
 OnUse = Callable[["Tagged", Use, Any], list[Any] | None]  # (weight, use, activation) -> outputs, or None: as they are
+OnRows = Callable[["Tagged", rules.Lookup, Array], list[Any] | None]  # (table, what is looked up, its rows) -> outputs
 OnOther = Callable[["Tagged", str, str], None]  # (weight, primitive, what becomes of the weight)
 _SLICES = (rules.P.squeeze_p, rules.P.slice_p, rules.P.dynamic_slice_p)
 
@@ -74,11 +75,11 @@ def tagged(params: Params, paths: Iterable[Path], probes: dict[Path, dict[str, A
     return tree.replace(params, {p: Tagged(w, (probes or {}).get(p, {}), p, start[p]) for p, w in found.items()})
 
 
-def following(on_use: OnUse, on_other: OnOther = lambda *_: None) -> walk.Visit:
+def following(on_use: OnUse, on_other: OnOther = lambda *_: None, on_rows: OnRows = lambda *_: None) -> walk.Visit:
     """The `visit` of a walk over tagged weights.
 
     A weight that is only rearranged stays tagged; every contraction with one is told to `on_use`, every other operation
-    that reads one to `on_other`.
+    that reads one to `on_other`, and where that looks up rows of it to `on_rows` too.
     """
 
     def visit(eqn: Any, values: list[Any], trips: int) -> list[Any] | None:
@@ -100,7 +101,10 @@ def following(on_use: OnUse, on_other: OnOther = lambda *_: None) -> walk.Visit:
         axes = _moved_axes(eqn, tags[0], out)
         if axes is None or eqn.primitive is rules.P.gather_p:
             on_other(tags[0], eqn.primitive.name, "rows looked up" if axes is None else "kept compressed")
-            return [verbs.dense(out) if verbs.is_leaf(out) else out]
+            rows = verbs.dense(out) if verbs.is_leaf(out) else out
+            gathered = eqn.primitive is rules.P.gather_p and isinstance(values[0], Tagged)
+            found = rules.looked_up(eqn, *values) if gathered else None
+            return (None if found is None else on_rows(tags[0], found, rows)) or [rows]
         return [Tagged(out, tags[0].probes, tags[0].path, axes)]
 
     return visit

@@ -35,6 +35,12 @@ class Usage(NamedTuple):
     macs_now: int
     shape: tuple[int, ...]
 
+    @property
+    def rows(self) -> Layout | None:
+        """The layout of a table that is looked up and never contracted: one-hot vectors meet its rows."""
+        looked_up = any(name == "gather" for name, _ in self.others)
+        return Layout((0,), tuple(range(1, len(self.shape)))) if looked_up and self.layout is None else None
+
 
 class Seen(NamedTuple):
     """One contraction with a weight: how it is used, how it is computed, and the axes of the stored weight."""

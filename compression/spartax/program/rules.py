@@ -5,7 +5,7 @@ go to the leaf's own kernel if it plans one; operations that only rearrange a we
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.extend.core import primitives
 
 from spartax.arrays import verbs
 from spartax.arrays.use import Use
+from spartax.records import Array
 
 P = primitives
 
@@ -85,14 +86,23 @@ def _slice(eqn: Any, values: list[Any], trips: int) -> Any:
     return jax.tree.map(lambda v: v[low[0] : high[0]], leaf)
 
 
-def _gather(eqn: Any, values: list[Any], trips: int) -> Any:
-    """Rows of a table, `table[ids]`: an embedding. Rows outside the table follow the mode of the gather."""
-    table, starts = values
-    numbers, mode = eqn.params["dimension_numbers"], eqn.params["mode"]
+class Lookup(NamedTuple):
+    """Rows of a table that are looked up: their numbers, each within the table, and which of them were so as given."""
+
+    ids: Array
+    inside: Array
+
+    def counts(self, rows: int) -> Array:
+        """How often each of the rows of the table is looked up, `[rows]`; those outside it are not."""
+        return jnp.zeros(rows).at[jnp.where(self.inside, self.ids, rows)].add(1, mode="drop")
+
+
+def looked_up(eqn: Any, table: Any, starts: Array) -> Lookup | None:
+    """The rows that a gather takes, `table[ids]`, or None where it takes anything but whole rows."""
+    numbers = eqn.params["dimension_numbers"]
     ids_ndim = starts.ndim - 1
     rows_only = (
-        verbs.is_leaf(table)
-        and tuple(numbers.start_index_map) == (0,)
+        tuple(numbers.start_index_map) == (0,)
         and tuple(numbers.collapsed_slice_dims) == (0,)
         and not numbers.operand_batching_dims
         and tuple(numbers.offset_dims) == tuple(range(ids_ndim, ids_ndim + table.ndim - 1))
@@ -101,15 +111,24 @@ def _gather(eqn: Any, values: list[Any], trips: int) -> Any:
     if not rows_only:
         return None
     ids = starts[..., 0]
-    rows = verbs.take(table, jnp.clip(ids, 0, table.shape[0] - 1))
-    if rows is None:
+    clipped = eqn.params["mode"] != lax.GatherScatterMode.FILL_OR_DROP
+    inside = jnp.ones(ids.shape, bool) if clipped else (ids >= 0) & (ids < table.shape[0])
+    return Lookup(jnp.clip(ids, 0, table.shape[0] - 1), inside)
+
+
+def _gather(eqn: Any, values: list[Any], trips: int) -> Any:
+    """Rows of a table, `table[ids]`: an embedding. Rows outside the table follow the mode of the gather."""
+    table, starts = values
+    found = looked_up(eqn, table, starts) if verbs.is_leaf(table) else None
+    rows = None if found is None else verbs.take(table, found.ids)
+    if found is None or rows is None:
         return None
     rows = verbs.dense(rows)
-    if mode != lax.GatherScatterMode.FILL_OR_DROP:
+    if eqn.params["mode"] != lax.GatherScatterMode.FILL_OR_DROP:
         return rows
     fill = jnp.nan if eqn.params["fill_value"] is None else eqn.params["fill_value"]
-    inside = (ids >= 0) & (ids < table.shape[0])
-    return jnp.where(inside.reshape(*ids.shape, *(1,) * (table.ndim - 1)), rows, jnp.asarray(fill, rows.dtype))
+    inside = found.inside.reshape(*found.inside.shape, *(1,) * (table.ndim - 1))
+    return jnp.where(inside, rows, jnp.asarray(fill, rows.dtype))
 
 
 CONTRACTIONS = (P.dot_general_p, P.conv_general_dilated_p)

@@ -70,7 +70,7 @@ def begin(
     Raises:
       ValueError: as `spartax.compress`.
     """
-    evidence, _ = select(apply, variables, x, key, rule)
+    evidence, _ = select(apply, variables, x, key, rule, transform.needs)
     if transform.check is not None:
         transform.check(variables, evidence)
     variables, state = transform.init(variables, evidence._replace(step=0))

@@ -17,7 +17,9 @@ def atomic_features() -> Factorization:
     back into the bias, `b + (I - U_k U_k^T) E[y]`, the expected squared error is the sum of the dropped eigenvalues;
     chain `sx.correct_bias()` after `lowrank.factorize` for that. From "Unified Low-rank Compression Framework for
     Click-through Rate Prediction" (S013; Atomic Feature Mimicking), where the means and moments of the outputs are
-    collected; those of the inputs say the same.
+    collected; those of the inputs say the same. It is made for embedding tables, which `compress` takes where its
+    `rule` says yes: their inputs are one-hot vectors, so that rows count by how often they are looked up. Tables of
+    more than 8192 rows are refused.
 
     Raises:
       ValueError: at use, a rank above the number of directions that the outputs vary in on the calibration inputs.
