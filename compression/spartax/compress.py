@@ -11,7 +11,8 @@ from spartax.arrays import dense
 from spartax.arrays.masked import check_masks
 from spartax.chain import STALE, chain, steps_of
 from spartax.program import Usage, biases, compressed, inspect, scalings
-from spartax.program.collect import LOOKED_UP, NEEDS, collect
+from spartax.program.collect import NEEDS, collect
+from spartax.program.lookups import LOOKED_UP
 from spartax.records import (
     ApplyFn,
     Array,

@@ -15,13 +15,12 @@ from spartax.program import walk
 from spartax.program.activations import input_rows, inputs_of, output_rows
 from spartax.program.follow import Tagged, following, tagged
 from spartax.program.inspect import inspect
+from spartax.program.lookups import LOOKED_UP, check_table, one_hot_sums
 from spartax.program.rules import Lookup
 from spartax.records import ApplyFn, Array, Layout, Loss, Params, Path
 
 NEEDS = ("moments", "means", "magnitudes", "peaks", "signals", "ranges", "histograms")
 BINS = 4096  # of a histogram
-LOOKED_UP = frozenset({"moments", "means", "magnitudes", "peaks"})  # statistics that lookups in a table have
-MOST_ROWS = 8192  # of a table whose moments are wanted: 256 MiB
 LARGEST = ("ranges", "peaks", "uses")  # kept as the largest over batches; all others are added
 Sums = dict[Path, dict[str, Array]]  # for each weight, sums over rows by name
 
@@ -113,19 +112,8 @@ def _layouts(
         )
     for path in layouts:
         if usages[path].rows is not None:
-            _check_table(path, usages[path].shape[0], needs)
+            check_table(path, usages[path].shape[0], needs)
     return {path: layout for path, layout in layouts.items() if layout is not None}
-
-
-def _check_table(path: Path, rows: int, needs: Collection[str]) -> None:
-    other = sorted(set(needs) - LOOKED_UP)
-    if other:
-        raise ValueError(f"{path}: its rows are looked up, and a lookup has no {', '.join(other)}; leave it out.")
-    if "moments" in needs and rows > MOST_ROWS:
-        raise ValueError(
-            f"{path}: the moments of lookups in {rows} rows would be a matrix {rows} x {rows}; at most {MOST_ROWS} "
-            "rows are allowed. Leave it out by the rule, or take a method that needs no moments."
-        )
 
 
 def _joined(a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
@@ -233,18 +221,9 @@ def _tap_rows(
         if needs - LOOKED_UP or tag.stored(inputs_first) != layouts[tag.path]:
             return None
         known = rows, lookup.counts(tag.shape[0])
-        return [_pour(known, tag.probes, lambda known, _: _one_hot_sums(known[1], needs))[0]]
+        return [_pour(known, tag.probes, lambda known, _: one_hot_sums(known[1], needs))[0]]
 
     return on_rows
-
-
-def _one_hot_sums(counts: Array, needs: frozenset[str]) -> dict[str, Array]:
-    """The statistics of one-hot vectors, `counts [V]` of each."""
-    sums = {"rows": jnp.sum(counts), "uses": jnp.ones(()), "means": counts, "magnitudes": counts}
-    sums["peaks"] = jnp.minimum(counts, 1)
-    if "moments" in needs:
-        sums["moments"] = jnp.diag(counts)
-    return {name: sums[name] for name in ("rows", "uses", *needs)}
 
 
 def _pour(x: Any, probes: dict[str, Array], summed: Callable[[Any, Any], dict[str, Array]]) -> Any:
