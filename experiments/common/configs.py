@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
-from spartax import checks
+from spartax import checks, measure
 
 QUICK = {
     "widths": (8,),
@@ -74,8 +74,8 @@ class Config(NamedTuple):
 
 
 def identity(label: str, options: dict[str, Any], seed: int) -> str:
-    """What tells one run from another."""
-    return json.dumps([label, options, seed], sort_keys=True)
+    """What tells one run from another; a new option that is None changes no run."""
+    return json.dumps([label, measure.chosen(options), seed], sort_keys=True)
 
 
 def base(**values: Any) -> ConfigDict:

@@ -7,7 +7,7 @@ Command: python -m experiments.run --config=experiments/pruning/robust.py --conf
 Expected: README.md has the numbers.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from experiments.common import compressing
 from experiments.common.subject import Subject, tuned
@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
         method="magnitude",
         sparsity=0.9,
         stage=AFTER,
+        zero_saliency=config_dict.placeholder(str),  # of mad: "magnitude" when left out, "keep" or "paper"
         calibration=1024,
         score_epochs=2,
         score_rate=2e-3,  # of Adam, on scores that begin as weights divided by the largest
@@ -36,7 +37,8 @@ def get_config() -> ConfigDict:
 
 
 def label(config: ConfigDict) -> str:
-    return f"{config.method}, {config.sparsity:.0%}, {config.stage}"
+    zeros = f" ({config.zero_saliency})" if config.zero_saliency else ""
+    return f"{config.method}{zeros}, {config.sparsity:.0%}, {config.stage}"
 
 
 def compressed(config: ConfigDict, subject: Subject) -> Params:
@@ -54,9 +56,12 @@ def compressed(config: ConfigDict, subject: Subject) -> Params:
 def transform(config: ConfigDict, eps: float) -> Transform:
     """The pruning of a method."""
     checks.one_of("--config.method", config.method, METHODS)
+    if config.zero_saliency and config.method != "mad":
+        raise ValueError(f"--config.zero_saliency is of mad alone; got --config.method={config.method}.")
     if config.method == "learnt_scores":
         return prune.learnt_scores(config.sparsity)
     if config.method == "swap":
         return prune.swap(config.sparsity)
     allocation = prune.erk() if config.method == "random" else None
-    return prune.prune(scored.criterion(config.method, eps), config.sparsity, allocation)
+    criterion = scored.criterion(config.method, eps, config.zero_saliency or scored.ZEROS)
+    return prune.prune(criterion, config.sparsity, allocation)

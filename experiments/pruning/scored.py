@@ -8,13 +8,15 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments.common import compressing, measuring, networks
 from experiments.common.subject import Subject
-from spartax import attacks, catalog, program, prune
+from spartax import attacks, catalog, checks, program, prune
 from spartax.compress import measure, select
-from spartax.records import Allocation, Criterion, Evidence, Params, Weights
+from spartax.records import Allocation, Criterion, Evidence, Params, Transform, Weights
 
 NEEDS = frozenset({"objective", "moments"})  # of all criteria and allocations, besides key and originals
 CELL = ("allocation", "sparsity", "statistics")  # what runs differ in that share scores
 SCORING = (*CELL, "criterion", "seed", "role")  # what they differ in that share evidence
+SWAP = "swap"  # a transform, beside the criteria
+ZEROS = "magnitude"  # how mad ranks weights of no saliency
 BLOCK = 128  # of woodfisher, whose inverse Fisher takes 1.6 GB for ResNet-20 with the default 1,500
 
 
@@ -49,10 +51,20 @@ def _without(config: ConfigDict, names: tuple[str, ...]) -> FrozenConfigDict:
 
 @functools.lru_cache(maxsize=1)
 def _pruned(config: FrozenConfigDict) -> Params:
+    subject, evidence, transform = _swap(config) if config.criterion == SWAP else _ranked(config)
+    params, state = transform.init(subject.variables, evidence)
+    return transform.update(params, state, evidence)[0]
+
+
+def _ranked(config: FrozenConfigDict) -> tuple[Subject, Evidence, Transform]:
     found = _scores(_without(config, CELL))
-    transform = prune.prune(found.criterion, config.sparsity, _allocation(config))
-    params, state = transform.init(found.subject.variables, found.evidence)
-    return transform.update(params, state, found.evidence)[0]
+    return found.subject, found.evidence, prune.prune(found.criterion, config.sparsity, _allocation(config))
+
+
+def _swap(config: FrozenConfigDict) -> tuple[Subject, Evidence, Transform]:
+    """Which ranks all weights together by itself, anew in every round: it has no scores to share."""
+    checks.one_of("--config.allocation with swap", config.allocation, ("pooled",))
+    return *_evidence(_without(config, SCORING)), prune.swap(config.sparsity)
 
 
 def _allocation(config: FrozenConfigDict) -> Allocation:
@@ -92,10 +104,10 @@ def _evidence(config: FrozenConfigDict) -> tuple[Subject, Evidence]:
     return subject, evidence._replace(**facts)
 
 
-def criterion(name: str, eps: float) -> Criterion:
-    """With its default options, where it has them."""
+def criterion(name: str, eps: float, zero_saliency: str = ZEROS) -> Criterion:
+    """With its default options, where it has them; `zero_saliency` is that of `prune.mad`."""
     special = {
-        "mad": lambda: prune.mad(attacks.pgd(eps, steps=10), zero_saliency="magnitude"),
+        "mad": lambda: prune.mad(attacks.pgd(eps, steps=10), zero_saliency=zero_saliency),
         "woodfisher": lambda: prune.woodfisher(BLOCK),
     }
     return (special.get(name) or catalog.load(prune.criteria, name))()

@@ -1,4 +1,4 @@
-"""One shot: every criterion with five allocations at five sparsities, before and after batch statistics are refreshed.
+"""One shot: criteria with five allocations and SWAP, at five sparsities, with old batch statistics and refreshed ones.
 
     python -m experiments.sweep experiments/pruning/sweep.py --here
     python -m experiments.sweep experiments/pruning/sweep.py --here --config.network=resnet20 --config.data_dir=DIR \\
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from experiments.common.sweeps import Run, grid
 from experiments.pruning.options import KEPT, NEW, SPARSITIES
+from experiments.pruning.scored import SWAP
 from spartax import catalog, prune
 
 HERE = pathlib.Path(__file__).parent
@@ -27,3 +28,4 @@ def runs() -> Iterator[Run]:
     for criterion in catalog.names(prune.criteria):
         drawn = {"role": ("baseline",), "seed": (0, 1, 2)} if criterion == "random" else {}
         yield from grid(HERE / "one_shot.py", criterion=(criterion,), **drawn, **shared)
+    yield from grid(HERE / "one_shot.py", criterion=(SWAP,), **{**shared, "allocation": ("pooled",)})

@@ -1,9 +1,11 @@
 """The study of pruning: what runs of one process share, its grid and tables, and the methods under attack."""
 
+import functools
 import pathlib
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from experiments.common.subject import Subject
 from experiments.pruning import scored, tables
 from experiments.pruning.options import KEPT, NEW
 from spartax import attacks, data, measure, models, prune, train
+from spartax.records import Evidence, Layout, Objective
 
 STUDY = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "pruning"
 ONE_SHOT, ROBUST = str(STUDY / "one_shot.py"), str(STUDY / "robust.py")
@@ -66,6 +69,39 @@ def test_a_cell_is_what_compress_gives(network, values, allocation):
         assert sum(m.sum() for m in found.values()) == round((1 - sparsity) * (72 + 80))
         for path, mask in expected.items():
             np.testing.assert_array_equal(found[path], mask)
+
+
+def test_swap_is_what_compress_gives_and_ranks_by_itself(network, values):
+    config = lambda **changes: values(criterion="swap", sparsity="0.5", statistics=KEPT, **changes).values  # noqa: E731
+    found = scored.pruned(config())
+    expected = sx.compress(network.apply_fn, network.variables, prune.swap(0.5), **given(network)).params
+    assert sum(m.sum() for m in masks(found).values()) == 76
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), sx.dense(found), sx.dense(expected)
+    )
+    with pytest.raises(ValueError, match="allocation with swap must be one of 'pooled'; got 'erk'"):
+        scored.pruned(config(allocation="erk"))
+
+
+def test_zeros_of_mad_are_an_option_that_is_no_part_of_other_lines():
+    plain, keep = (configs.load(ROBUST, [("method", "mad"), *more]) for more in ([], [("zero_saliency", "keep")]))
+    older = {name: value for name, value in plain.options.items() if name != "zero_saliency"}
+    assert configs.identity(plain.label, older, 0) == plain.identity
+    assert (plain.label, keep.label) == ("mad, 90%, fine-tuned", "mad (keep), 90%, fine-tuned")
+    weights = {"w": jnp.linspace(-1, 1, 24).reshape(4, 6)}
+    objective = Objective(lambda w, x: x @ w["w"], ((jnp.eye(4), jnp.arange(4)),), attacks.losses.cross_entropy)
+    evidence = Evidence({"w": Layout((0,), (1,))}, key=jax.random.key(0), objective=objective)
+    scores = {
+        zeros: scored.criterion("mad", 0.1, zeros).score(weights, evidence)["w"]
+        for zeros in ("paper", "keep", "magnitude")
+    }
+    zero = scores["paper"] == 0
+    assert scores["keep"][zero].min() > scores["keep"][~zero].max() > scores["magnitude"][zero].max() > 0
+    plain.module.transform(keep.values, 0.1)
+    with pytest.raises(ValueError, match="zero_saliency must be one of"):
+        plain.module.transform(configs.load(ROBUST, [("method", "mad"), ("zero_saliency", "top")]).values, 0.1)
+    with pytest.raises(ValueError, match="zero_saliency is of mad alone"):
+        plain.module.transform(configs.load(ROBUST, [("zero_saliency", "keep")]).values, 0.1)
 
 
 def test_a_criterion_is_scored_once_for_all_cells_of_a_seed(values, monkeypatch):
@@ -137,8 +173,12 @@ def test_a_robust_row_is_judged_by_pgd_and_autoattack_and_dense_by_none():
     [
         (
             "sweep",
-            12 * 50 + 2 * 50 + 1,
-            ["random, erk, 70%, trained statistics, seed 2", "mad, lamp, 95%, re-estimated"],
+            12 * 50 + 2 * 50 + 10 + 1,
+            [
+                "swap, pooled, 95%, trained",
+                "random, erk, 70%, trained statistics, seed 2",
+                "mad, lamp, 95%, re-estimated",
+            ],
         ),
         ("robust_sweep", 91, ["swap, 80%, one-shot, seed 2", "random, 95%, fine-tuned, seed 0", "dense, seed 0"]),
     ],

@@ -67,6 +67,8 @@ def test_families_are_methods_without_numbers():
     ]
     records += [record("x", 0.5, 1)._replace(options={"method": "other", "network": "digits"})]
     records += [record("plain", 0.5, 1)._replace(options={"rank": 2})]
+    zeros = [record("mad", 0.5, 1)._replace(options={"method": "mad", **o}) for o in ({}, {"z": None}, {"z": "keep"})]
+    assert list(named(zeros).values()) == ["mad", "mad", "mad, keep"]
     found = named(records)
     assert [found[id(r)] for r in records] == [
         *["magnitude, pooled"] * 2,

@@ -80,6 +80,8 @@ def test_spread_over_seeds_is_the_standard_deviation():
 def test_options_and_data_keep_rows_apart():
     records = [record("m", options={"sparsity": s}, data=d) for s in (0.5, 0.9) for d in ("a", "b")]
     assert len(report.rows(records)) == 4
+    seeds = [record("m", options=options) for options in ({"sparsity": 0.5}, {"sparsity": 0.5, "newer": None})]
+    assert len(report.rows(seeds)) == 1
 
 
 def test_the_interval_of_one_seed_is_wilsons():

@@ -8,7 +8,7 @@ from spartax.measure.layer_seconds import layer_seconds
 from spartax.measure.macs import Macs, macs
 from spartax.measure.page import page
 from spartax.measure.plot import plot
-from spartax.measure.record import Record, append, environment, read
+from spartax.measure.record import Record, append, chosen, environment, read
 from spartax.measure.report import markdown
 from spartax.measure.robustness import Robustness, robustness
 from spartax.measure.size import Size, sizes, sparsity, summary
@@ -23,6 +23,7 @@ __all__ = [
     "Size",
     "accuracy",
     "append",
+    "chosen",
     "class_rates",
     "correct",
     "environment",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from spartax.measure import report
-from spartax.measure.record import Record
+from spartax.measure.record import Record, chosen
 
 SHARES = (1 / 2, 1 / 4, 1 / 8)  # of the dense cost, the budgets of the verdicts
 
@@ -78,7 +78,8 @@ def families(records: Sequence[Record]) -> dict[int, str]:
         words = dict.fromkeys(k for r in group for k, v in r.options.items() if isinstance(v, str))
         varying = [k for k in words if len({str(r.options.get(k)) for r in group}) > 1]
         for record in group:
-            found[id(record)] = ", ".join([method, *(str(record.options[k]) for k in varying if k in record.options)])
+            options = chosen(record.options)
+            found[id(record)] = ", ".join([method, *(str(options[k]) for k in varying if k in options)])
     return found
 
 

@@ -7,6 +7,7 @@ import pathlib
 import platform
 import subprocess
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -70,6 +71,11 @@ class Record(NamedTuple):
     commit: str | None
     curve: dict[str, float] | None = None
     masking: float | None = None
+
+
+def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that have a value: one that is None was left out, as in lines that are older than the option."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def append(path: str | os.PathLike, record: Record) -> None:

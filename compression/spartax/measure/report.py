@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from spartax.measure.record import Record
+from spartax.measure.record import Record, chosen
 
 
 class Row(NamedTuple):
@@ -32,7 +32,7 @@ def rows(records: Sequence[Record]) -> list[Row]:
     """One row for every network and method, seeds put together, in order of first appearance."""
     groups: dict[str, list[Record]] = {}
     for record in records:
-        same = [record.model, record.data, record.method, record.role, record.options, record.threat]
+        same = [record.model, record.data, record.method, record.role, chosen(record.options), record.threat]
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(record)
     return [_row(group) for group in groups.values()]
 
