@@ -1,8 +1,9 @@
 """Question: which criterion, with which allocation over the layers, loses least at once, and is it only statistics?
 
 Papers: those of the criteria and allocations, in their docstrings. `criterion` is a file of `spartax/prune/criteria`,
-`allocation` one of `spartax/prune/allocations`; or `criterion` is "swap", with "pooled" alone; `statistics` says whether batch statistics are those of the dense
-network, "trained", or "re-estimated" on the images of the evidence. No attack is run, nothing is fine-tuned.
+`allocation` one of `spartax/prune/allocations`; or `criterion` is "swap" (`prune.swap`), with "pooled" alone;
+`statistics` says whether batch statistics are those of the dense network, "trained", or "re-estimated" on the images of
+the evidence. No attack is run, nothing is fine-tuned.
 Command: python -m experiments.run --config=experiments/pruning/one_shot.py --config.criterion=taylor
 Expected: README.md has the numbers.
 """
