@@ -128,6 +128,21 @@ def test_blocks_are_ranked_over_all_weights_and_counts_are_whole():
         np.testing.assert_array_equal(pruned[path].mask, np.kron(oracle.top(mean, n), np.ones((4, 4))))
 
 
+def test_blocks_that_are_gone_stay_so_and_others_keep_as_many_more():
+    """Half of 60 blocks: `dense` has 5 of its 30 left, so `outputs_first` keeps 25 instead of 15."""
+    weights = {path: WEIGHTS[path] for path in ("dense", "outputs_first")}
+    given = plugs.evidence(weights)._replace(objective=None)
+    transform = prune.prune(prune.magnitude(), 0.5, prune.uniform(), prune.block((4, 4)), regrow=False)
+    params, state = transform.init(weights, given)
+    left = jnp.arange(24)[:, None] + jnp.zeros((1, 20)) < 4
+    params["dense"] = sx.Masked(weights["dense"], left)
+    params, _, info = transform.update(params, state, given)
+    assert [info[p]["kept"] for p in weights] == [5 * 16, 25 * 16]
+    np.testing.assert_array_equal(params["dense"].mask, left)
+    means = np.abs(np.asarray(weights["outputs_first"])).reshape(6, 4, 5, 4).mean((1, 3))
+    np.testing.assert_array_equal(params["outputs_first"].mask, np.kron(oracle.top(means, 25), np.ones((4, 4))))
+
+
 def test_too_few_entries_for_one_unit_each():
     weights = {"dense": WEIGHTS["dense"], "conv": WEIGHTS["conv"]}
     with pytest.raises(ValueError, match="one unit of each weight takes 1120"):
