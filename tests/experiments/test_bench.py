@@ -38,6 +38,17 @@ def test_rows_of_gptq_and_low_rank(tmp_path, monkeypatch, capsys):
     assert "multiply-adds" in printed
 
 
+@pytest.mark.nightly
+def test_rows_of_removed_channels(tmp_path, monkeypatch):
+    rows = rows_of(["shrink"], tmp_path, monkeypatch)
+    networks = ["ResNet-8"] * 4 + ["VGG-8-BN"] * 2 + ["WRN-10-2"] * 4 + ["ViT"] * 4
+    assert [r["name"].startswith(name) for r, name in zip(rows, networks, strict=True)] == [True] * 14
+    fewer = [float(r["note"].split("x")[0]) for r in rows]
+    assert all(1.4 < times < 5 for times in fewer)
+    assert fewer[:4] == [fewer[0]] * 2 + [fewer[2]] * 2
+    assert fewer[2] > 1.5 * fewer[0]
+
+
 def test_rows_of_kernels_are_chosen(tmp_path, monkeypatch, capsys):
     chosen = ["--cases", "int8 per", "64 blocks, 90", "--batch", "2", "--passes", "forward", "input gradient"]
     monkeypatch.setattr(sys, "argv", ["bench", "kernels", "--quick", *chosen, "--out", str(tmp_path / "rows.jsonl")])
