@@ -20,24 +20,23 @@ PASSES = {"forward": lambda apply: apply, "forward and input gradient": _gradien
 
 
 def rows(quick: bool) -> list[Row]:
-    return [row for name, module in _networks(quick).items() for row in _rows(name, module, quick)]
+    return [row for name, given in _networks(quick).items() for row in _rows(name, *given, quick)]
 
 
-def _networks(quick: bool) -> dict[str, nn.Module]:
-    """Of 32 x 32 images; all but the first narrower than in papers, to be measured within a minute."""
+def _networks(quick: bool) -> dict[str, tuple[nn.Module, int]]:
+    """With their batch of 32 x 32 images; all but the first narrower than in papers, to take a minute together."""
     depth, blocks = (8, 1) if quick else (20, 4)
     stages = [(4,)] * 5 if quick else [(16, 16), (32, 32), (64, 64, 64), (128, 128, 128), (128, 128, 128)]
     return {
-        f"ResNet-{depth}": models.resnet_cifar(depth),
-        f"VGG-{sum(map(len, stages)) + 3}-BN of a quarter width": models.VGG(stages),
-        "WRN-10-2": models.wide_resnet(10, 2),
-        f"ViT of width 96 and depth {blocks}": models.ViT(width=96, depth=blocks, heads=3),
+        f"ResNet-{depth}": (models.resnet_cifar(depth), 64),
+        f"VGG-{sum(map(len, stages)) + 3}-BN of a quarter width": (models.VGG(stages), 32),
+        "WRN-10-2": (models.wide_resnet(10, 2), 32),
+        f"ViT of width 96 and depth {blocks}": (models.ViT(width=96, depth=blocks, heads=3), 32),
     }
 
 
-def _rows(name: str, module: nn.Module, quick: bool) -> Iterator[Row]:
-    batch = 2 if quick else 64 if isinstance(module, models.ResNet) and not module.preact else 32
-    x = jax.random.uniform(jax.random.key(0), (batch, 32, 32, 3))
+def _rows(name: str, module: nn.Module, batch: int, quick: bool) -> Iterator[Row]:
+    x = jax.random.uniform(jax.random.key(0), (2 if quick else batch, 32, 32, 3))
     variables = jax.jit(module.init)(jax.random.key(1), x[:1])
     apply = models.eval_apply(module)
     groups = sx.groups(apply, variables, x)
