@@ -149,6 +149,11 @@ def test_prune_by_swap_over_two_layers():
     assert np.sum(error(moved) ** 2) < 0.8 * np.sum(error(plain) ** 2)
     again, _ = plugs.run(prune.swap(0.5, entropy=0.1), weights, given)
     jax.tree.map(np.testing.assert_array_equal, again, found)
+    turned = objective._replace(batches=((x[:23:-1], y[:23:-1]), (x[23::-1], y[23::-1])))  # examples and batches
+    other, _ = plugs.run(prune.swap(0.5, entropy=0.1), weights, given._replace(objective=turned))
+    for path in weights:
+        np.testing.assert_array_equal(other[path].mask, found[path].mask)
+        np.testing.assert_allclose(plugs.dense(other[path]), moved[path], rtol=1e-2, atol=1e-3)
 
 
 def test_bad_input_is_named():
