@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import spartax as sx
-from spartax import cli, export
+from spartax import cli, export, quantize
 from spartax.cli import run
 
 SHAPE = ["--apply", "tiny_net:apply", "--shape", "1,8,8,1"]
@@ -104,12 +104,46 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(arguments, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def evaluator(result, seen=None):
+    """In place of AutoAttack; it notes the network and the routes."""
+
+    def evaluate(key, judged, x, y, *, routes):
+        if seen is not None:
+            seen.append((judged, routes, x))
+        return result
+
+    return evaluate
+
+
+def test_attack_takes_the_gradients_of_the_dense_parent_and_straight_through_what_is_rounded(
+    saved, tmp_path, capsys, monkeypatch
+):
+    net, params = saved
+    steps = quantize.quantize(quantize.integer(4)), quantize.activations(4, observer=quantize.min_max())
+    dark = jnp.full((2, 8, 8, 1), 0.3)  # brighter pixels are clipped
+    sx.save(tmp_path / "small", sx.compress(apply, params, *steps, batches=[dark]).params)
+    by = types.SimpleNamespace(attack=np.array(["", ""]))
+    result = types.SimpleNamespace(broken_by=by, clean_accuracy=1.0, robust_accuracy=1.0, warnings=())
+    seen = []
+    monkeypatch.setattr(run.attacks, "autoattack", lambda *a, **k: evaluator(result, seen))
+    line = ["attack", str(tmp_path / "small"), *SHAPE, "--eps", "0.1", "--examples", "2"]
+    assert cli.main([*line, "--parent", net]) == 0
+    assert json.loads(capsys.readouterr().out)["options"]["routes"] == ["straight-through", "dense parent"]
+    ((judged, routes, x),) = seen
+    np.testing.assert_allclose(routes["dense parent"](x), apply(params, x), rtol=1e-5)
+    slope = lambda f: jax.grad(lambda x: f(x)[0, 0])(jnp.asarray(x))  # noqa: E731
+    np.testing.assert_allclose(routes["straight-through"](x), judged(x), rtol=1e-5, atol=1e-5)
+    assert not np.allclose(slope(routes["straight-through"]), slope(judged))
+    assert cli.main([*line, "--parent", str(tmp_path / "none")]) == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
+
+
 def test_attack_writes_a_record_that_report_reads(saved, tmp_path, capsys, monkeypatch):
     robust = np.array([True, False, False, False])
     by = types.SimpleNamespace(attack=np.array(["", "apgd-ce", "apgd-ce", "clean"]))
     result = types.SimpleNamespace(robust=robust, broken_by=by, clean_accuracy=0.75, robust_accuracy=0.25, warnings=())
     asked = []
-    monkeypatch.setattr(run.attacks, "autoattack", lambda *a, **k: asked.append(a) or (lambda key, f, x, y: result))
+    monkeypatch.setattr(run.attacks, "autoattack", lambda *a, **k: asked.append(a) or evaluator(result))
     (tmp_path / "rows").mkdir()
     line = ["--eps", "8/255", "--examples", "4", "--out", str(tmp_path / "rows" / "a.jsonl")]
     assert cli.main(["attack", saved[0], *SHAPE, *line]) == 0

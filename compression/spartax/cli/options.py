@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   spartax compress net small.safetensors --apply mynet:apply --shape 1,32,32,3 --quantize integer --bits 4 --group 64
   spartax compress net small --apply mynet:apply --shape 1,8,8,1 --prune wanda --data digits
   spartax attack small --apply mynet:apply --data cifar10 --data-dir DIR --eps 8/255 --out results/small.jsonl
+  spartax attack small --apply mynet:apply --eps 0.1 --parent net
   spartax report results
 
 CKPT is a folder of sx.save, a file of spartax.export.safetensors, or PyTorch weights (.safetensors) of a known
@@ -73,6 +74,12 @@ def _attack(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--eps", type=_eps, required=True, help="radius in the pixel range [0, 1], as 0.1 or 8/255")
     add("--norm", default="linf", choices=("linf", "l2", "l1"))
+    add(
+        "--parent",
+        type=pathlib.Path,
+        metavar="CKPT",
+        help="the dense network it was made of: its gradients are used too",
+    )
     add("--version", default="standard", choices=("standard", "plus", "rand"))
     add("--seed", type=int, default=0)
     add("--out", type=pathlib.Path, metavar="FILE", help="file to which the line is added, for report")

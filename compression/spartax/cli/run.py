@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from spartax import attacks, catalog, checkpoint, data, lowrank, measure, prune, quantize, tree
-from spartax.arrays import is_leaf, nbytes, pack
+from spartax.arrays import is_leaf, nbytes, pack, straight_through_inputs
 from spartax.cli import network
 from spartax.cli.options import parser
 from spartax.compress import compress
@@ -101,13 +101,28 @@ def _attack(given: argparse.Namespace) -> None:
     x, y = test.x[: given.examples], test.y[: given.examples]
     apply, _ = found._replace(shape=found.shape or (1, *x.shape[1:])).program()
     inspect(apply, found.params, jax.ShapeDtypeStruct(x.shape, np.float32))  # fails in one line if they do not fit
-    judged = jax.tree_util.Partial(compressed(apply), found.params)
+    judged, routes = jax.tree_util.Partial(compressed(apply), found.params), _routes(given, found.params, apply, x)
     evaluate = attacks.autoattack(given.eps, given.norm, given.version, verbose=False)
-    result = evaluate(jax.random.key(given.seed), judged, x, y)
+    result = evaluate(jax.random.key(given.seed), judged, x, y, routes=routes)
     record = _record(given, found.params, apply, test, len(x), result, start)
+    record = record._replace(options={**record.options, "routes": list(routes)})
     if given.out:
         measure.append(given.out, record)
     print(json.dumps(record._asdict()))
+
+
+def _routes(
+    given: argparse.Namespace, params: Params, apply: ApplyFn, x: np.ndarray
+) -> dict[str, jax.tree_util.Partial]:
+    """Networks whose gradients are used besides its own: straight through what it rounds, and its dense parent."""
+    routes, through = {}, straight_through_inputs(params)
+    if jax.tree.structure(through) != jax.tree.structure(params):
+        routes["straight-through"] = jax.tree_util.Partial(compressed(apply), through)
+    if given.parent:
+        parent = network.read(given.parent, given.apply, x.shape)
+        inspect(parent.apply or apply, parent.params, jax.ShapeDtypeStruct(x.shape, np.float32))
+        routes["dense parent"] = jax.tree_util.Partial(compressed(parent.apply or apply), parent.params)
+    return routes
 
 
 def _record(
