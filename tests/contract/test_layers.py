@@ -19,7 +19,7 @@ ALLOWED = {
     "catalog": {"checks"},
     "knapsack": {"checks"},
     "sharding": {"checks"},
-    "gradients": ARRAYS,
+    "gradients": ARRAYS | {"program"},  # convolutions whose gradients are fast inside loops
     "kernels": BASE,
     "arrays": KERNELS,
     "tree": KERNELS | {"arrays"},
