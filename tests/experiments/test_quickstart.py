@@ -94,6 +94,7 @@ def fake_row(bench, compression, folder):
     fields = dict.fromkeys(measure.Record._fields)
     return measure.Record(**fields)._replace(
         method=compression.name,
+        options={},
         role=compression.role,
         model="CNN",
         data="digits",
