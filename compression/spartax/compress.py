@@ -193,8 +193,8 @@ def _why_not(path: Path, weight: Any, usages: dict[Path, Usage] | None, rule: Ru
 
 def _layout(weight: Any, usage: Usage | None, needs: Collection[str]) -> Layout:
     """As the program uses it; of a table the rows are outputs, or inputs (`select`); else as Flax stores kernels."""
-    if usage is not None and usage.layout is None and LOOKED_UP & set(needs):
-        return Layout((0,), tuple(range(1, weight.ndim)))
+    if usage is not None and usage.rows is not None and LOOKED_UP & set(needs):
+        return usage.rows
     if usage is not None:
         return usage.layout or Layout(tuple(range(1, weight.ndim)), (0,))
     return Layout(tuple(range(weight.ndim - 1)), (weight.ndim - 1,))

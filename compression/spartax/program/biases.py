@@ -72,10 +72,8 @@ def biases(apply_fn: Callable[..., Any], params: Params, *args: Any) -> dict[Pat
         return [Origin(use.apply(verbs.dense(tag), verbs.dense(x)), tag.path, axis, True)] if plain else None
 
     def on_rows(tag: Tagged, lookup: rules.Lookup, rows: Array) -> list[Any] | None:
-        if tag.path not in tables:
-            return None
-        uses[tag.path] += 1
-        return [Origin(rows, tag.path, rows.ndim - 1, True)] if tag.ndim == 2 else None
+        uses[tag.path] += tag.path in tables
+        return [Origin(rows, tag.path, rows.ndim - 1, True)] if tag.path in tables and tag.ndim == 2 else None
 
     tables = {path for path, usage in inspect(apply_fn, params, *args).items() if usage.rows}
     follow = following(on_use, on_rows=on_rows)

@@ -1,7 +1,7 @@
 """`fast_gradients(fn)`: convolutions whose gradients stay fast inside loops on CPU.
 
 XLA on CPU brings convolutions into the layout of its fast routine only outside of `lax` loops and branches. Inside,
-those that JAX makes for gradients take a naive path: several times slower in the input, a hundred times in the kernel.
+those that JAX makes for gradients take a naive path: several times slower in the input, up to forty in the kernel.
 Here every convolution is written in that layout, channels last, and so are its two gradients. Attacks, per-example
 gradients and products with the Hessian live inside such loops.
 """

@@ -19,7 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from spartax.kernels.quantized_matmul.form import Form
-from spartax.kernels.quantized_matmul.reference import quantized_rows
+from spartax.kernels.quantized_matmul.reference import quantized_rows, without_zeros
 from spartax.records import Array
 
 
@@ -94,9 +94,7 @@ def matmul(
     """
     if int8:
         rows, row_scale = quantized_rows(x)
-        sums = _tiled([rows], data, form, interpret)
-        if zero is not None:
-            sums = sums - jnp.sum(rows.astype(jnp.int32), 1, keepdims=True) * zero.astype(jnp.int32).T
+        sums = without_zeros(_tiled([rows], data, form, interpret), rows, zero)
         return sums.astype(jnp.float32) * scale.T * row_scale
     columns = [x[:, i :: form.cell] for i in range(form.cell)]
     out = _tiled(columns, data, form, interpret, scale, residual)

@@ -38,6 +38,11 @@ def quantized_rows(x: Array) -> tuple[Array, Array]:
     return jnp.round(wide / scale).astype(jnp.int8), scale
 
 
+def without_zeros(sums: Array, rows: Array, zero: Array | None) -> Array:
+    """int32 sums `[M, O]` of int8 rows and codes, less what the zero points (one an output) gave to them."""
+    return sums if zero is None else sums - jnp.sum(rows.astype(jnp.int32), 1, keepdims=True) * zero.astype(jnp.int32).T
+
+
 def int8_matmul(x: Array, data: Array, scale: Array, zero: Array | None, form: Form) -> Array:
     """The same with each row of x rounded to int8 codes: sums of products of codes are exact integers.
 

@@ -18,7 +18,7 @@ from jax import lax
 from spartax.kernels import levels as number_formats
 from spartax.kernels.derivatives import with_derivative_of
 from spartax.kernels.quantized_matmul.form import Form
-from spartax.kernels.quantized_matmul.reference import quantized_rows
+from spartax.kernels.quantized_matmul.reference import quantized_rows, without_zeros
 from spartax.records import Array
 
 BASE = 254.0
@@ -131,8 +131,7 @@ def int8_matmul(x: Array, data: Array, scale: Array, zero: Array | None, form: F
 
 def _shifted(rows: Array, data: Array, zero: Array | None, form: Form) -> Array:
     """Exact int32 `[M, O]` of int8 rows `[M, K]` and the codes without their zero points (one an output)."""
-    sums = _integer_products(rows, data, form)
-    return sums if zero is None else sums - jnp.sum(rows.astype(jnp.int32), 1, keepdims=True) * zero.astype(jnp.int32).T
+    return without_zeros(_integer_products(rows, data, form), rows, zero)
 
 
 def _integer_products(rows: Array, data: Array, form: Form) -> Array:
