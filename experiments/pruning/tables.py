@@ -34,7 +34,7 @@ class Cell(NamedTuple):
 
 Accuracy = tuple[float, float]  # in percent, and its spread
 Found = Mapping[Cell, Accuracy]
-Part = tuple[str, Callable[[pathlib.Path], None]]  # of a page: its text, and what draws its picture
+Part = tuple[str, Callable[[pathlib.Path], object]]  # of a page: its text, and what draws its picture
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -120,9 +120,9 @@ def markdown(records: Sequence[measure.Record]) -> str:
         f"# {first.model}: pruned in one shot",
         "",
         f"Clean accuracy (%) on {first.examples} images of {first.data}; no attack, no fine-tuning. "
-        f"Dense: {_shown(whole) if whole else 'not measured'}. ± is the standard deviation over seeds, or the 95 % "
-        "interval of one. Bold: the largest number; *italic*: less, but within the interval of the difference."
-        + (f" Spent on each: {spent}." if spent else ""),
+        f"Dense: {_shown(whole) if whole else 'not measured'}. ± is half of the 95 % interval of images and, "
+        "where there are several, the seeds. Bold: the largest number; *italic*: less, but within the interval of the "
+        "difference." + (f" Spent on each: {spent}." if spent else ""),
     ]
     lines += ["", "## Who wins where", ""]
     for sparsity in sorted({cell.sparsity for cell in found}):
@@ -241,7 +241,7 @@ def plot(records: Sequence[measure.Record], path: str | os.PathLike) -> None:
     first = records[0]
     figure.suptitle(
         f"{first.model}, one shot, {first.examples} images of {first.data}\n"
-        "solid: batch statistics re-estimated (bars: 95 % or seeds); dotted: as trained",
+        "solid: batch statistics re-estimated (bars: 95 %); dotted: as trained",
         fontsize=9,
     )
     figure.savefig(path)

@@ -13,7 +13,7 @@ import pytest
 
 from experiments import report as command
 from spartax import measure
-from spartax.measure import comparison, figures, folder, svg
+from spartax.measure import comparison, figures, folder, report, svg
 from spartax.measure.plot import style
 
 
@@ -88,20 +88,60 @@ def test_the_front_is_what_nothing_beats():
 
 
 def test_verdicts_name_the_lead_and_its_spread():
-    """Three seeds of two methods at a quarter of the bytes: means 60 and 50, deviations 1 and 2."""
+    """Three seeds of two methods at a quarter of the bytes: means 60 and 50, deviations 1 and 2, of 100 images."""
 
     def seeds(name, values):
         return [numbers(name, v, 2000, macs=90_000, seed=i) for i, v in enumerate(values)]
 
+    def spread(mean, deviation):
+        images = 1.96 * (mean * (1 - mean) * 100 + 0.9604) ** 0.5 / 103.8416
+        return ((100 * images) ** 2 + (4.30 * deviation) ** 2 / 3) ** 0.5
+
     dense = record("dense", 0.8, 8000, role="dense")
-    apart = comparison.points([dense, *seeds("a, 1", (0.59, 0.60, 0.61)), *seeds("b, 1", (0.48, 0.50, 0.52))])
-    line = "a, 1 (60.0 ±1.0 %) is ahead of b, 1 (50.0 ±2.0 %) by 10.0 ±2.2."
+    apart = comparison.points([dense, *seeds("a, 1", (0.59, 0.60, 0.61)), *seeds("b, 1", (0.30, 0.32, 0.34))])
+    of_a, of_b = spread(0.6, 1), spread(0.32, 2)
+    line = f"a, 1 (60.0 ±{of_a:.1f} %) is ahead of b, 1 (32.0 ±{of_b:.1f} %) by 28.0 ±{(of_a**2 + of_b**2) ** 0.5:.1f}."
     assert comparison.verdicts(apart) == [f"bytes on disk, at most 1/{n} of dense: {line}" for n in (2, 4)]
-    close = comparison.points([dense, *seeds("a, 1", (0.50, 0.52, 0.54)), *seeds("b, 1", (0.48, 0.50, 0.52))])
-    assert comparison.verdicts(close)[0].endswith("cannot be told apart (2.0 ±2.8).")
+    same = comparison.points([dense, *seeds("a, 1", (0.51, 0.51, 0.51)), *seeds("b, 1", (0.5, 0.5, 0.5))])
+    assert comparison.verdicts(same)[0].endswith("cannot be told apart from b, 1 (50.0 ±9.6 %, 1.0 ±13.6 less).")
     alone = comparison.points([dense, *seeds("a, 1", (0.5, 0.5, 0.5)), numbers("a, 2", 0.4, 1000)])
-    assert comparison.verdicts(alone)[0].endswith("only a, 1 (50.0 ±0.0 %) was measured.")  # no rival of another method
+    assert comparison.verdicts(alone)[0].endswith("only a, 1 (50.0 ±9.6 %) was measured.")  # no rival of another family
     assert comparison.verdicts(apart[1:]) == ["No dense network was attacked, so no budget can be named."]
+
+
+def test_verdicts_compare_families_of_one_method():
+    """Factorizations of one study have one `method`; they are rivals, and so is a tuned one."""
+
+    def row(name, worst, **options):
+        made = record(name, worst, 2000, macs=90_000)
+        return made._replace(options={"method": "factorized", "role": "method", **options})
+
+    rows = [row(name, worst, kind=name) for name, worst in (("whitened", 0.5), ("atomic", 0.45), ("svd", 0.2))]
+    tuned = row("whitened, tuned", 0.52, kind="whitened")
+    tuned.options["method"] = "tuned"
+    points = comparison.points([record("dense", 0.8, 8000, role="dense"), *rows, tuned])
+    told = comparison.verdicts(points)[1]
+    assert (
+        "whitened, tuned (52.0 ±9.6 %) cannot be told apart from whitened (50.0 ±9.6 %, 2.0 ±13.6 less); atomic" in told
+    )
+    assert told.endswith(". It is ahead of svd (20.0 ±7.8 %) by 32.0 ±12.4.")
+
+
+def test_a_study_without_attacks_is_compared_by_clean_accuracy():
+    rows = [(record("dense", None, 8000, role="dense", robust={}), 0.9)]
+    rows += [
+        (numbers(name, None, size, robust={}), clean) for name, size, clean in (("a, 1", 900, 0.8), ("b, 1", 800, 0.3))
+    ]
+    points = comparison.points([r._replace(clean=clean) for r, clean in rows])
+    assert comparison.front(points, comparison.COSTS[comparison.BYTES]) == []
+    best = comparison.front(points, comparison.COSTS[comparison.BYTES], clean=True)
+    assert [(s.point.row.name, s.worst) for s in best] == [("b, 1", 30.0), ("a, 1", 80.0), ("dense", 90.0)]
+    assert comparison.verdicts(points)[0].startswith("clean accuracy, bytes on disk, at most 1/2 of dense: a, 1 (80.0")
+    assert "not attacked" in figures.heading(points)
+    text = measure.page([[r for p in points for r in p.row.records]])
+    assert ">clean accuracy (%)</text>" in text
+    assert "a, 1\nclean 80.0 ±7.8 %" in text.replace("&#x27;", "'")
+    assert "under attack" not in text
 
 
 def test_seeds_are_put_together_in_curves_gaps_and_layers():
@@ -110,8 +150,9 @@ def test_seeds_are_put_together_in_curves_gaps_and_layers():
         for i, c in enumerate((0.2, 0.4))
     ]
     (point,) = comparison.points(made)
-    assert point.curve[0.1] == pytest.approx((30.0, 14.1421356))
-    assert point.masking == pytest.approx((3.0, 1.41421356))
+    assert point.curve[0.1] == pytest.approx(report.spread([0.2, 0.4], 100))
+    assert point.curve[0.1][0] == pytest.approx(30.0)
+    assert point.masking == pytest.approx(report.spread([0.02, 0.04], 100))
     assert point.sparsity == {"w": pytest.approx(0.3)}
 
 
@@ -170,6 +211,9 @@ def test_a_chart_places_points_by_the_logarithm():
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11)
     assert y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
     assert (y0, y2) == (svg.HEIGHT - svg.BOTTOM, svg.TOP)
+    line = svg.Series("s", "red", [(10, 0, "a"), (100, 50, "b"), (1000, 100, "c")], steps=True)
+    path = next(a["d"] for tag, a in read(svg.chart([line], "x", "y", log=True)).tags if "stroke-width" in a)
+    assert path == f"M{x0} {y0}H{x1}V{y1}H{x2}V{y2}"  # level until the next point, as the PNG
     read(svg.chart([svg.Series("one", "red", [(0.0, 5, "a")])], "x", "y"))  # a single point at zero has an axis too
     with pytest.raises(ValueError, match="at least one point"):
         svg.chart([svg.Series("none", "red", [])], "x", "y")
@@ -231,18 +275,22 @@ def test_the_command_writes_everything_and_keeps_networks_apart(tmp_path, capsys
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write('{"method": "ha')
     assert command.main([str(tmp_path), "--title", "Mine"]) == 0
-    names = [f"{net}-digits-test-100-{name}.png" for net in ("other", "cnn") for name in folder.PICTURES]
-    printed = capsys.readouterr().out.split()
+    names = [f"other-digits-test-100-{name}.png" for name in ("accuracy_vs_cost", "masking", "layer_sparsity")]
+    names += [f"cnn-digits-test-100-{name}.png" for name in folder.PICTURES]
+    printed, said = capsys.readouterr()
+    assert "line 7, the last, is half-written" in said
+    printed = printed.split()
     assert printed == [str(tmp_path / name) for name in ("report.md", "report.html", *names)]
     for name in names:
         data = (tmp_path / name).read_bytes()
         assert data[:8] == b"\x89PNG\r\n\x1a\n"
         assert min(struct.unpack(">II", data[16:24])) > 150
     text = (tmp_path / "report.md").read_text()
-    assert text.startswith("# Mine\n\n## Other on 100 images of digits/test; linf, eps 0.1 (1.6/16)")
+    assert text.startswith("# Mine\n\n## Other on 100 images of digits/test; not attacked")
     assert measure.markdown(study(), "t").split("\n\n")[1] in text
     assert "* bytes on disk, at most 1/2 of dense: a, 0.5" in text
-    assert "* No dense network was attacked" in text
+    assert "* clean accuracy, bytes on disk, at most 1/2 of dense: b, 0.95" in text
+    assert "other-digits-test-100-security_curves" not in text
     read((tmp_path / "report.html").read_text())
 
 
@@ -263,6 +311,78 @@ def test_pictures_draw_the_values(monkeypatch, tmp_path):
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([0, 0.1, 0.2], pytest.approx([90, 30, 10]))
     assert [patch.get_width() for patch in gaps.axes[0].patches] == pytest.approx([5.0])
     assert layers.axes[0].images[0].get_array().tolist() == [[25.0, 75.0], [90.0, 0.0]]
+
+
+def drawn(draw, points, title="t"):
+    """The figure that a function would have written; None where there is nothing to draw."""
+    from matplotlib.figure import Figure
+
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, path: seen.append(figure))
+        assert draw(points, "x.png", title) == bool(seen)
+    return seen[0] if seen else None
+
+
+def test_what_there_is_nothing_to_draw_of_is_not_drawn():
+    bare = [r._replace(robust={}, worst=None, curve=None, masking=None, sparsity={}) for r in study()]
+    points = comparison.points(bare)
+    assert [drawn(draw, points) is None for draw in folder.PICTURES.values()] == [False, True, True, True]
+    (line, *_) = drawn(figures.fronts, points).axes[0].lines
+    assert list(line.get_ydata()) == [90.0]  # clean accuracy of the dense network
+    assert drawn(figures.fronts, points).axes[0].get_ylabel() == "clean accuracy (%)"
+
+
+def test_panels_without_a_family_are_blank_and_the_unit_is_named():
+    curve = {"0": 0.9, "0.1": 0.3}
+    figure = drawn(
+        figures.security_curves, comparison.points([numbers(f"{c}, 1", 0.3, 9, curve=curve) for c in "abcde"])
+    )
+    assert [axes.axison for axes in figure.axes] == [True] * 5 + [False] * 3
+    assert figure.axes[0].get_xlabel() == "eps (of the pixel range [0, 1])"
+
+
+def test_rows_of_one_name_have_bars_of_their_own():
+    made = [
+        numbers("a, 1", 0.5, 10, masking=gap)._replace(options={"rank": rank}) for rank, gap in ((2, 0.1), (4, 0.2))
+    ]
+    axes = drawn(figures.masking, comparison.points(made)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a, 1, rank 2", "a, 1, rank 4"]
+    assert [patch.get_width() for patch in axes.patches] == pytest.approx([10, 20])
+
+
+def test_pictures_of_many_rows_show_the_most_accurate_and_say_so():
+    many = [numbers(f"m{i}, 1", i / 100, 10 + i, sparsity={"w": 0.5}, masking=i / 100) for i in range(1, 80)]
+    points = comparison.points([record("dense", 0.8, 100, role="dense"), *many])
+    layers = drawn(figures.layer_sparsity, points)
+    names = [label.get_text() for label in layers.axes[0].get_yticklabels()]
+    assert (len(names), names[0], names[-1]) == (60, "m20, 1", "m79, 1")
+    assert "the 60 most accurate of 79 rows" in layers.get_suptitle()
+    assert "the 60 largest of 79 rows" in drawn(figures.masking, points).get_suptitle()
+    legend = [text.get_text() for text in drawn(figures.fronts, points).axes[-1].get_legend().get_texts()]
+    assert len(legend) == figures.FAMILIES + 1
+    assert {"dense", "m79", "62 less accurate families"} <= set(legend)
+
+
+def test_threats_at_one_radius_have_pictures_of_their_own(tmp_path, capsys):
+    for norm in ("linf", "l2"):
+        measure.append(
+            tmp_path / "r.jsonl",
+            record("dense", 0.8, 800, role="dense", threat={"norm": norm, "eps": 0.5, "levels": 16}),
+        )
+    assert command.main([str(tmp_path)]) == 0
+    names = [f"cnn-digits-test-100-{norm}-eps0.5-accuracy_vs_cost.png" for norm in ("linf", "l2")]
+    assert {file.name for file in tmp_path.glob("*.png")} == set(names)
+
+
+def test_a_file_of_something_else_is_left_out_with_a_warning(tmp_path, capsys):
+    (tmp_path / "networks.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    assert command.main([str(tmp_path)]) == 2
+    assert "holds no results" in capsys.readouterr().err
+    measure.append(tmp_path / "results.jsonl", study()[0])
+    assert command.main([str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert f"left out, since it holds no results alone: {tmp_path / 'networks.jsonl'}: line 1" in said
 
 
 def test_a_hundred_families_look_different():

@@ -65,16 +65,57 @@ def test_the_report_is_generated_from_the_lines_alone(tmp_path):
     assert measure.markdown(measure.read(tmp_path / "r.jsonl"), "Digits") == EXPECTED
 
 
-def test_spread_over_seeds_is_the_standard_deviation():
+def half(mean, examples=100, z=1.96):
+    """Half of Wilson's interval, by his formula with the term for the mean written out."""
+    return 100 * z * (mean * (1 - mean) * examples + z**2 / 4) ** 0.5 / (examples + z**2)
+
+
+def test_spread_is_of_the_images_and_of_the_seeds():
+    """Standard deviation of 90, 92 and 97 is 3.6056; 4.30 is Student's quantile with two degrees of freedom."""
     values = (0.90, 0.92, 0.97)
     records = [record(seed=i, clean=v, bytes_disk=100 + i) for i, v in enumerate(values)]
     (row,) = report.rows(records)
-    assert row.clean == pytest.approx((93.0, 3.6055513))
+    seeds = 4.30 * 3.6055513 / 3**0.5
+    assert row.clean == pytest.approx((93.0, (half(0.93) ** 2 + seeds**2) ** 0.5))
     assert row.size == 101
-    text = measure.markdown(records)
-    assert "93.0 ±3.6" in text
-    assert "standard deviation over seeds" in text
+    text = measure.markdown([*records, record("int8", latency=None)])
+    assert "93.0 ±10.3" in text
+    assert "sqrt(w² + t² s² / n)" in text
+    assert "Several seeds have 1 of 2 rows: dense (3)." in text
     assert "seed 0, 1, 2" in text
+
+
+def test_seeds_that_agree_leave_the_interval_of_the_images():
+    (row,) = report.rows([record(seed=i) for i in range(3)])
+    assert row.clean == pytest.approx((95.0, half(0.95)))
+    many = [0.4, 0.6] * 6  # twelve seeds: the quantile is 2.201
+    deviation = 100 * 0.1 * (12 / 11) ** 0.5
+    assert report.spread(many, 100)[1] == pytest.approx(
+        (half(0.5) ** 2 + (2.201 * deviation) ** 2 / 12) ** 0.5, rel=1e-2
+    )
+
+
+def test_a_line_that_is_read_twice_is_one_seed():
+    once, again = record(clean=0.9), record(clean=0.8)
+    (row,) = report.rows([once, record(seed=1, clean=0.8), again])
+    assert row.clean[0] == pytest.approx(80.0)  # the last line of a seed counts
+    assert [r.seed for r in row.records] == [0, 1]
+    assert "Warning: 1 of 2 lines repeat a seed of a row" in measure.markdown([once, once])
+    assert "repeat" not in measure.markdown([once, record(seed=1)])
+
+
+def test_rows_of_one_name_are_told_apart_by_few_options():
+    options = [{"rank": 2, "tuned": True}, {"rank": 4, "tuned": True}, {"rank": 4, "tuned": False, "kind": "a_b"}, {}]
+    named = [row.name for row in report.rows([record("m", options=o) for o in options])]
+    assert named == ["m, rank 2, tuned true", "m, rank 4, tuned true", "m, rank 4, tuned false", "m"]
+    alone = [record("m", options=options[0]), record("n", options=options[1])]
+    assert [row.name for row in report.rows(alone)] == ["m", "n"]
+    several = [record("m", options={"kind": kind, "rank": 2}) for kind in "ab"]
+    assert [row.name for row in report.rows(several)] == ["m, kind a", "m, kind b"]
+    assert [row.name for row in report.rows([record(), record(examples=50)])] == [
+        "dense, examples 100",
+        "dense, examples 50",
+    ]
 
 
 def test_options_and_data_keep_rows_apart():
@@ -141,7 +182,8 @@ def test_a_half_written_last_line_is_skipped_and_closed_by_the_next(tmp_path):
     measure.append(file, record("a"))
     with file.open("a") as f:
         f.write(json.dumps(record("b")._asdict())[:100])
-    assert [r.method for r in measure.read(file)] == ["a"]
+    with pytest.warns(UserWarning, match="line 2, the last, is half-written"):
+        assert [r.method for r in measure.read(file)] == ["a"]
     measure.append(file, record("c"))
     with pytest.warns(UserWarning, match="line 2 is half-written"):
         assert [r.method for r in measure.read(file)] == ["a", "c"]

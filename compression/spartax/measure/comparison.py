@@ -9,6 +9,8 @@ from spartax.measure import report
 from spartax.measure.record import Record, chosen
 
 SHARES = (1 / 2, 1 / 4, 1 / 8)  # of the dense cost, the budgets of the verdicts
+NO_METHOD = ("role", "weights")  # options in words that do not say how a network was made small
+NAMED = 3  # rivals of a verdict that are named
 
 
 class Point(NamedTuple):
@@ -36,11 +38,6 @@ class Point(NamedTuple):
     def role(self) -> str:
         """`"dense"`, `"baseline"` or `"method"`."""
         return self.row.records[0].role
-
-    @property
-    def method(self) -> str:
-        """The method, all its variants together."""
-        return _method(self.row.records[0])
 
 
 Cost = Callable[[Point], float | None]
@@ -75,7 +72,9 @@ def families(records: Sequence[Record]) -> dict[int, str]:
         groups.setdefault(_method(record), []).append(record)
     found = {}
     for method, group in groups.items():
-        words = dict.fromkeys(k for r in group for k, v in r.options.items() if isinstance(v, str))
+        words = dict.fromkeys(
+            k for r in group for k, v in r.options.items() if isinstance(v, str) and k not in NO_METHOD
+        )
         varying = [k for k in words if len({str(r.options.get(k)) for r in group}) > 1]
         for record in group:
             options = chosen(record.options)
@@ -107,11 +106,11 @@ def _point(family: str, row: report.Row) -> Point:
 
 
 class Spot(NamedTuple):
-    """A point in a picture of accuracy under attack against a cost.
+    """A point in a picture of accuracy against a cost.
 
     Attributes:
       cost: in the units of its name.
-      worst: accuracy after the worst attack, in percent.
+      worst: accuracy after the worst attack, in percent; in a study without attacks the clean one.
       spread: of it.
       point: what it is.
     """
@@ -122,17 +121,28 @@ class Spot(NamedTuple):
     point: Point
 
 
-def spots(found: Sequence[Point], cost: Cost) -> list[Spot]:
-    """The points that have this cost and were attacked, in order of cost."""
-    known = [(cost(p), p.row.worst, p) for p in found]
-    placed = [Spot(x, *worst, p) for x, worst, p in known if x is not None and worst is not None]
+def attacked(found: Sequence[Point]) -> bool:
+    """Whether an attack was run on any of them; else they are judged by their clean accuracy."""
+    return any(point.row.worst is not None for point in found)
+
+
+def spots(found: Sequence[Point], cost: Cost, *, clean: bool = False) -> list[Spot]:
+    """The points that have this cost and were attacked, in order of cost.
+
+    Args:
+      found: the points.
+      cost: one of `COSTS`.
+      clean: judge all of them by their clean accuracy.
+    """
+    known = [(cost(p), p.row.clean if clean else p.row.worst, p) for p in found]
+    placed = [Spot(x, *accuracy, p) for x, accuracy, p in known if x is not None and accuracy is not None]
     return sorted(placed, key=lambda spot: (spot.cost, -spot.worst))
 
 
-def front(found: Sequence[Point], cost: Cost) -> list[Spot]:
-    """The spots that no other beats: none costs no more and is as accurate under attack, one of both strictly."""
+def front(found: Sequence[Point], cost: Cost, *, clean: bool = False) -> list[Spot]:
+    """The spots that no other beats: none costs no more and is as accurate (under attack), one of both strictly."""
     best, kept = -math.inf, []
-    for spot in spots(found, cost):
+    for spot in spots(found, cost, clean=clean):
         if spot.worst > best:
             best = spot.worst
             kept.append(spot)
@@ -142,33 +152,51 @@ def front(found: Sequence[Point], cost: Cost) -> list[Spot]:
 def verdicts(found: Sequence[Point]) -> list[str]:
     """Who is most robust within a half, a quarter, an eighth of the dense bytes and multiply-adds, and by how much.
 
-    The best is compared with the best of any other method. The spread of a difference is the root of the sum of both
-    squared; a lead within it is none.
+    The best operating point of every family is compared with that of the family that comes first. The interval of a
+    difference is the root of the sum of both squared: it takes the images of both as drawn apart, and is too wide
+    where both were judged on the same. A lead within it is none. Where nothing was attacked it is about clean accuracy.
     """
-    lines = []
+    clean, lines = not attacked(found), []
     for name in (BYTES, MACS):
-        placed = spots(found, COSTS[name])
+        placed = spots(found, COSTS[name], clean=clean)
         full = next((spot.cost for spot in placed if spot.point.role == "dense"), None)
         if full is None:
-            return ["No dense network was attacked, so no budget can be named."]
+            return [f"No dense network was {'measured' if clean else 'attacked'}, so no budget can be named."]
         for share in SHARES:
             within = [s for s in placed if s.cost <= share * full and s.point.role != "dense"]
             if within:
-                lines.append(f"{name}, at most 1/{1 / share:.0f} of dense: {_ahead(within)}")
+                what = f"{'clean accuracy, ' if clean else ''}{name}, at most 1/{1 / share:.0f} of dense"
+                lines.append(f"{what}: {_ahead(within)}")
     return lines
 
 
 def _ahead(within: Sequence[Spot]) -> str:
-    ranked = sorted(within, key=lambda spot: -spot.worst)
-    first = ranked[0]
-    second = next((spot for spot in ranked if spot.point.method != first.point.method), None)
-    if second is None:
+    """The best, those it cannot be told apart from, and the best of those it leads."""
+    best: dict[str, Spot] = {}
+    for spot in sorted(within, key=lambda spot: -spot.worst):
+        best.setdefault(spot.point.family, spot)
+    first, *others = best.values()
+    if not others:
         return f"only {_shown(first)} was measured."
-    gap, spread = first.worst - second.worst, math.hypot(first.spread, second.spread)
-    if gap > spread:
-        return f"{_shown(first)} is ahead of {_shown(second)} by {gap:.1f} ±{spread:.1f}."
-    return f"{_shown(first)} and {_shown(second)} cannot be told apart ({gap:.1f} ±{spread:.1f})."
+    level = [spot for spot in others if not _leads(first, spot)]
+    behind = [spot for spot in others if _leads(first, spot)]
+    parts = []
+    if level:
+        more = f" and {len(level) - NAMED} more" if len(level) > NAMED else ""
+        names = "; ".join(_shown(spot, f", {_gap(first, spot)} less") for spot in level[:NAMED])
+        parts.append(f"cannot be told apart from {names}{more}")
+    if behind:
+        parts.append(f"is ahead of {_shown(behind[0])} by {_gap(first, behind[0])}")
+    return f"{_shown(first)} {'. It '.join(parts)}."
 
 
-def _shown(spot: Spot) -> str:
-    return f"{spot.point.row.name} ({spot.worst:.1f} ±{spot.spread:.1f} %)"
+def _leads(first: Spot, other: Spot) -> bool:
+    return first.worst - other.worst > math.hypot(first.spread, other.spread)
+
+
+def _gap(first: Spot, other: Spot) -> str:
+    return f"{first.worst - other.worst:.1f} ±{math.hypot(first.spread, other.spread):.1f}"
+
+
+def _shown(spot: Spot, more: str = "") -> str:
+    return f"{spot.point.row.name} ({spot.worst:.1f} ±{spot.spread:.1f} %{more})"

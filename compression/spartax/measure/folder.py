@@ -24,42 +24,55 @@ PICTURES = {
 def read(folder: pathlib.Path) -> list[list[Record]]:
     """The records below a folder, apart by network, data, threat and number of images.
 
+    A file with lines of something else, such as the log of a training, is left out, and named on the error output.
+
     Raises:
-      ValueError: there is none, or a line has other fields.
+      ValueError: there is none.
     """
     groups: dict[str, list[Record]] = {}
-    for file in sorted(folder.rglob("*.jsonl")):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            records = lines.read(file)
-        for warning in caught:
-            print(f"{warning.message}", file=sys.stderr)
-        for record in records:
-            same = json.dumps([record.model, record.data, record.threat, record.examples])
-            groups.setdefault(same, []).append(record)
+    for record in (record for file in sorted(folder.rglob("*.jsonl")) for record in _lines(file)):
+        same = json.dumps([record.model, record.data, record.threat, record.examples])
+        groups.setdefault(same, []).append(record)
     if not groups:
         raise ValueError(f"{folder} holds no results: no line in any *.jsonl file in it or below")
     return list(groups.values())
 
 
+def _lines(file: pathlib.Path) -> list[Record]:
+    records: list[Record] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            records = lines.read(file)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"left out, since it holds no results alone: {error}", stacklevel=1)
+    for warning in caught:
+        print(f"{warning.message}", file=sys.stderr)
+    return records
+
+
 def written(folder: pathlib.Path, groups: Sequence[Sequence[Record]], title: str) -> list[pathlib.Path]:
     """Write everything; gives the files."""
     parts, files = [f"# {title}\n"], []
-    for records in groups:
+    for records, slug in zip(groups, _slugs(groups)):
         points = comparison.points(records)
         heading = figures.heading(points)
-        slug = re.sub(r"[^a-z0-9]+", "-", f"{records[0].model} {records[0].data} {records[0].examples}".lower()).strip(
-            "-"
-        )
-        if len(groups) > 1 and len({(g[0].model, g[0].data, g[0].examples) for g in groups}) < len(groups):
-            slug += f"-eps{records[0].threat['eps']:.4g}"
-        pictures = {f"{slug}-{name}.png": draw for name, draw in PICTURES.items()}
-        for name, draw in pictures.items():
-            draw(points, folder / name, heading)
+        drawn = [f"{slug}-{name}.png" for name in PICTURES]
+        drawn = [file for file, draw in zip(drawn, PICTURES.values()) if draw(points, folder / file, heading)]
         verdicts = "\n".join(f"* {line}" for line in comparison.verdicts(points))
-        images = "\n".join(f"![{name}]({name})" for name in pictures)
+        images = "\n".join(f"![{name}]({name})" for name in drawn)
         parts.append(f"{markdown(records, heading).replace('# ', '## ', 1)}\n{verdicts}\n\n{images}\n")
-        files += [folder / name for name in pictures]
-    (folder / "report.md").write_text("\n".join(parts))
+        files += [folder / name for name in drawn]
+    (folder / "report.md").write_text("\n".join(parts), encoding="utf-8")
     (folder / "report.html").write_text(page(groups, title), encoding="utf-8")
     return [folder / "report.md", folder / "report.html", *files]
+
+
+def _slugs(groups: Sequence[Sequence[Record]]) -> list[str]:
+    """A name for the pictures of each group: the threat is in it where there are several, a number where it must be."""
+    firsts = [group[0] for group in groups]
+    names = [f"{first.model} {first.data} {first.examples}" for first in firsts]
+    threats = [f"{first.threat['norm']} eps{first.threat['eps']:.4g}" for first in firsts]
+    names = [f"{n} {threat}" if names.count(n) > 1 else n for n, threat in zip(names, threats)]
+    slugs = [re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") for name in names]
+    return [f"{s}-{slugs[:i].count(s) + 1}" if s in slugs[:i] else s for i, s in enumerate(slugs)]

@@ -162,24 +162,25 @@ def _cell(cell: Cell) -> str:
 
 
 def _fronts(points: Sequence[Point]) -> list[str]:
-    charts, style = [], figures.styles(points)
+    charts, style, clean = [], figures.styles(points), not comparison.attacked(points)
     for name, cost in comparison.COSTS.items():
         series = []
         for family, (color, _) in style.items():
-            own = comparison.spots([p for p in points if p.family == family], cost)
-            clean = [(s.cost, s.point.row.clean[0], _tip(s.point, "clean", *s.point.row.clean)) for s in own]
-            series += [
-                svg.Series("", color, clean, line=False, faint=True),
-                svg.Series(family, color, _worst(own), line=name != comparison.TIME),
-            ]
-        series.append(svg.Series("Pareto front", "#000", _worst(comparison.front(points, cost)), marks=False))
+            own = comparison.spots([p for p in points if p.family == family], cost, clean=clean)
+            faint = [(s.cost, s.point.row.clean[0], _tip(s.point, "clean", *s.point.row.clean)) for s in own]
+            series += [] if clean else [svg.Series("", color, faint, line=False, faint=True)]
+            series.append(svg.Series(family, color, _spots(own, clean), line=name != comparison.TIME))
+        best = _spots(comparison.front(points, cost, clean=clean), clean)
+        series.append(svg.Series("Pareto front", "#000", best, marks=False, steps=True))
         if any(s.points for s in series):
-            charts.append(svg.chart(series, name, "accuracy (%); faint: clean", log=True))
+            label = "clean accuracy (%)" if clean else "accuracy (%); faint: clean"
+            charts.append(svg.chart(series, name, label, log=True))
     return charts
 
 
-def _worst(spots: Sequence[comparison.Spot]) -> list[tuple[float, float, str]]:
-    return [(s.cost, s.worst, _tip(s.point, "under attack", s.worst, s.spread)) for s in spots]
+def _spots(spots: Sequence[comparison.Spot], clean: bool) -> list[tuple[float, float, str]]:
+    what = "clean" if clean else "under attack"
+    return [(s.cost, s.worst, _tip(s.point, what, s.worst, s.spread)) for s in spots]
 
 
 def _curves(points: Sequence[Point]) -> list[str]:
@@ -194,7 +195,7 @@ def _curves(points: Sequence[Point]) -> list[str]:
             name = "" if point.family in named else point.family
             named.add(point.family)
             series.append(svg.Series(name, style[point.family][0], spots, faint=point.role == "baseline"))
-    return [svg.chart(series, "eps of the attack", "accuracy under attack (%)")] if series else []
+    return [svg.chart(series, figures.UNIT, "accuracy under attack (%)")] if series else []
 
 
 def _tip(point: Point, what: str, mean: float, spread: float) -> str:

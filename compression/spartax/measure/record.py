@@ -104,7 +104,7 @@ def append(path: str | os.PathLike, record: Record) -> None:
 
 
 def read(path: str | os.PathLike) -> list[Record]:
-    """All records of a file, in order. Lines that a killed run left half-written are skipped.
+    """All records of a file, in order. Lines that a killed run left half-written are skipped with a warning.
 
     Raises:
       ValueError: a line with other fields than `Record` has (those with defaults may be missing).
@@ -115,8 +115,9 @@ def read(path: str | os.PathLike) -> list[Record]:
         try:
             fields = json.loads(line)
         except json.JSONDecodeError:
-            if number < len(lines) and line.strip():
-                warnings.warn(f"{path}: line {number} is half-written and was skipped.", stacklevel=2)
+            if line.strip():
+                last = ", the last," if number == len(lines) else ""
+                warnings.warn(f"{path}: line {number}{last} is half-written and was skipped.", stacklevel=2)
             continue
         names = set(fields if isinstance(fields, dict) else ())
         differ = names - set(Record._fields) | (set(Record._fields) - set(Record._field_defaults) - names)

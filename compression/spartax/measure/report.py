@@ -1,19 +1,24 @@
 """Tables from records: nothing in them is typed by hand."""
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from spartax.measure.record import Record, chosen
 
+Z = 1.96  # 95 % of the normal distribution are within Z deviations; of Student's, with 1, 2, ... degrees of freedom:
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+LISTED = 8  # names in a note
+
 
 class Row(NamedTuple):
     """Records that differ only in their seed, put together.
 
     Attributes:
-      records: the records.
-      name: method, as shown.
+      records: one for each seed.
+      name: method, as shown; with what tells it from other rows where several have the same.
       size: mean bytes on disk.
       clean: accuracy without attack and its spread, both in percent.
       robust: attack name -> the same after the attack.
@@ -29,12 +34,43 @@ class Row(NamedTuple):
 
 
 def rows(records: Sequence[Record]) -> list[Row]:
-    """One row for every network and method, seeds put together, in order of first appearance."""
-    groups: dict[str, list[Record]] = {}
+    """One row for every network and method, seeds put together, in order of first appearance.
+
+    A seed that is there twice, as a line of two files, counts once: the last line of it.
+    """
+    groups: dict[str, dict[int, Record]] = {}
     for record in records:
-        same = [record.model, record.data, record.method, record.role, chosen(record.options), record.threat]
-        groups.setdefault(json.dumps(same, sort_keys=True), []).append(record)
-    return [_row(group) for group in groups.values()]
+        same = json.dumps(sorted(_facts(record).items()))
+        groups.setdefault(same, {})[record.seed] = record
+    found = [_row(list(group.values())) for group in groups.values()]
+    alike: dict[str, list[int]] = {}
+    for number, row in enumerate(found):
+        alike.setdefault(row.name, []).append(number)
+    for numbers in alike.values():
+        for number, more in zip(numbers, _told_apart([found[n].records[0] for n in numbers])):
+            found[number] = found[number]._replace(name=", ".join([found[number].name, *more]))
+    return found
+
+
+def _facts(record: Record) -> dict[str, str]:
+    """All that rows are told apart by, as JSON."""
+    about = {name: getattr(record, name) for name in ("method", "model", "data", "examples", "role", "threat")}
+    options = {f"option {name}": value for name, value in chosen(record.options).items()}
+    return {name: json.dumps(value, sort_keys=True) for name, value in {**options, **about}.items()}
+
+
+def _told_apart(records: Sequence[Record]) -> list[list[str]]:
+    """For each record what tells it from the others in few words: `["rank 2"]`; nothing for one alone."""
+    facts, names = [_facts(record) for record in records], []
+    open_names = list(dict.fromkeys(name for fact in facts for name in fact))
+    parts = lambda more: len({tuple(fact.get(name) for name in (*names, *more)) for fact in facts})  # noqa: E731
+    while parts(()) < len(facts):  # ends, since no two records have the same facts
+        names.append(max(open_names, key=lambda name: parts((name,))))
+    return [[_word(name, fact[name]) for name in names if name in fact] for fact in facts]
+
+
+def _word(name: str, value: str) -> str:
+    return f"{name.removeprefix('option ').replace('_', ' ')} {value.strip(chr(34))}"
 
 
 def _row(group: list[Record]) -> Row:
@@ -46,14 +82,21 @@ def _row(group: list[Record]) -> Row:
     return Row(tuple(group), first.method, statistics.fmean(r.bytes_disk for r in group), clean, robust, worst)
 
 
-def spread(values: list[float], examples: int) -> tuple[float, float]:
-    """Mean and standard deviation over seeds; of one seed, the value and the 95 % half-width from `examples` images."""
-    mean = statistics.fmean(values)
-    if len(values) > 1:
-        return 100 * mean, 100 * statistics.stdev(values)
-    z = 1.96  # half the length of Wilson's interval
-    width = z / (1 + z**2 / examples) * (mean * (1 - mean) / examples + z**2 / (4 * examples**2)) ** 0.5
-    return 100 * mean, 100 * width
+def spread(values: Sequence[float], examples: int) -> tuple[float, float]:
+    """Mean of the seeds and half of its 95 % interval, in percent: `sqrt(w^2 + (t s)^2 / n)`.
+
+    `w` is half of Wilson's interval of the mean from `examples` images, `s` the standard deviation of the `n` seeds and
+    `t` the quantile of Student's distribution with n - 1 degrees of freedom. All seeds are judged on the same images,
+    so that more of them do not make `w` smaller, and equal ones do not make it go away. Of one seed there is `w` alone.
+    """
+    mean, seeds = statistics.fmean(values), len(values)
+    images = Z / (1 + Z**2 / examples) * (mean * (1 - mean) / examples + Z**2 / (4 * examples**2)) ** 0.5
+    between = _student(seeds - 1) * statistics.stdev(values) / seeds**0.5 if seeds > 1 else 0.0
+    return 100 * mean, 100 * math.hypot(images, between)
+
+
+def _student(freedom: int) -> float:
+    return STUDENT[freedom - 1] if freedom <= len(STUDENT) else Z + 2.5 / freedom  # right to 1 %
 
 
 def cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
@@ -102,13 +145,12 @@ def threat(record: Record) -> str:
 def notes(records: Sequence[Record]) -> list[str]:
     """What the columns mean, and under which conditions they were measured."""
     first, seeds = records[0], sorted({r.seed for r in records})
-    spread = "standard deviation over seeds" if len(seeds) > 1 else f"95 % interval from {first.examples} images"
     lines = [
         f"Network {first.model} on {first.examples} images of {first.data}; seed {', '.join(map(str, seeds))}.",
         f"Attacks: {threat(first)} of the pixel range; 'worst' counts an image as robust only if every attack failed."
         if any(r.robust for r in records)
         else "Attacks: none was run, so nothing here says how robust a network is.",
-        f"± is the {spread}.",
+        *_spreads(records),
         "bytes: the checkpoint as written to disk, headers included; smaller: dense bytes divided by it.",
         "MACs k: thousands of multiply-adds really run for one image; nonzero: left without multiplications by zeros.",
     ]
@@ -120,6 +162,24 @@ def notes(records: Sequence[Record]) -> list[str]:
         )
     doubts = sorted({f"{r.method}: {w}" for r in records for w in r.warnings})
     return lines + [f"Warning: {doubt}" for doubt in doubts]
+
+
+def _spreads(records: Sequence[Record]) -> list[str]:
+    """What ± is, and which rows have several seeds."""
+    table, images = rows(records), f"the 95 % interval from {records[0].examples} images"
+    several = [f"{row.name} ({len(row.records)})" for row in table if len(row.records) > 1]
+    lines = [f"± is {images}." if not several else f"± is half of {images} and the seeds: sqrt(w² + t² s² / n)."]
+    if several:
+        lines[0] += (
+            " w is half of Wilson's interval of the images, s the standard deviation of the n seeds, t of Student's "
+            "distribution; of one seed it is w, which says nothing about other seeds."
+        )
+        more = f" and {len(several) - LISTED} more" if len(several) > LISTED else ""
+        lines.append(f"Several seeds have {len(several)} of {len(table)} rows: {'; '.join(several[:LISTED])}{more}.")
+    repeated = len(records) - sum(len(row.records) for row in table)
+    if repeated:
+        lines.append(f"Warning: {repeated} of {len(records)} lines repeat a seed of a row; the last one counts.")
+    return lines
 
 
 def markdown(records: Sequence[Record], title: str = "Results") -> str:

@@ -18,6 +18,7 @@ class Series(NamedTuple):
       line: whether they are joined.
       faint: whether they stay in the background.
       marks: whether the points are marked; a line without marks is dashed.
+      steps: whether the line keeps the height of a point until the next.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Series(NamedTuple):
     line: bool = True
     faint: bool = False
     marks: bool = True
+    steps: bool = False
 
 
 def chart(series: Sequence[Series], x_label: str, y_label: str, *, log: bool = False) -> str:
@@ -94,7 +96,8 @@ def _drawn(series: Series, place: Callable[[float], float]) -> str:
     spots = [(place(x), _height(y), tip) for x, y, tip in series.points]
     opacity, parts = 0.3 if series.faint else 1.0, []
     if series.line and len(spots) > 1:
-        path = "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in spots)
+        corners = [f"H{x:.1f}V{y:.1f}" if series.steps else f"L{x:.1f} {y:.1f}" for x, y, _ in spots[1:]]
+        path = f"{spots[0][0]:.1f} {spots[0][1]:.1f}{''.join(corners)}"
         dashes = "" if series.marks else ' stroke-dasharray="5 4"'
         parts.append(f'<path d="M{path}" fill="none" stroke="{series.color}" stroke-width="1.5"{dashes}/>')
     for x, y, tip in spots if series.marks else ():
