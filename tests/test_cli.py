@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import spartax as sx
-from spartax import cli, export, quantize
-from spartax.cli import run
+from spartax import cli, export, measure, models, quantize
+from spartax.cli import network, run
+from spartax.measure import folder, report
 
 SHAPE = ["--apply", "tiny_net:apply", "--shape", "1,8,8,1"]
 
@@ -144,7 +145,6 @@ def test_attack_writes_a_record_that_report_reads(saved, tmp_path, capsys, monke
     result = types.SimpleNamespace(robust=robust, broken_by=by, clean_accuracy=0.75, robust_accuracy=0.25, warnings=())
     asked = []
     monkeypatch.setattr(run.attacks, "autoattack", lambda *a, **k: asked.append(a) or evaluator(result))
-    (tmp_path / "rows").mkdir()
     line = ["--eps", "8/255", "--examples", "4", "--out", str(tmp_path / "rows" / "a.jsonl")]
     assert cli.main(["attack", saved[0], *SHAPE, *line]) == 0
     record = json.loads(capsys.readouterr().out)
@@ -153,6 +153,110 @@ def test_attack_writes_a_record_that_report_reads(saved, tmp_path, capsys, monke
     assert (record["macs"]["dense"], record["bytes_packed"], record["examples"]) == (1480, 1480 * 4, 4)
     assert cli.main(["report", str(tmp_path / "rows")]) == 0
     assert "25.0" in (tmp_path / "rows" / "report.md").read_text()
+
+
+class Attacked(list):
+    """In place of AutoAttack, which notes what it is asked to attack and breaks one image of four."""
+
+    def __call__(self, *options, **more):
+        by = types.SimpleNamespace(attack=np.array(["", "", "", "apgd-ce"]))
+        result = types.SimpleNamespace(broken_by=by, clean_accuracy=1.0, robust_accuracy=0.75, warnings=())
+        return evaluator(result, self)
+
+
+@pytest.fixture
+def attacked(monkeypatch):
+    seen = Attacked()
+    monkeypatch.setattr(run.attacks, "autoattack", seen)
+    return seen
+
+
+@pytest.fixture
+def known(tmp_path):
+    """Weights of a known architecture, as PyTorch stores them: CNN-A of 8 x 8 images."""
+    module = models.CNNA((2, 3), 5, 10, (0.1,), (0.5,))
+    (tmp_path / "weights").mkdir()
+    file = tmp_path / "weights" / "net.safetensors"
+    models.save(file, module, jax.jit(module.init)(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32)))
+    return str(file)
+
+
+def test_what_is_compressed_keeps_its_architecture_and_stands_beside_its_parent(known, attacked, tmp_path, capsys):
+    small, rows = tmp_path / "small", tmp_path / "rows"
+    assert cli.main(["compress", known, str(small), "--prune", "magnitude", "--sparsity", "0.5"]) == 0
+    line = ["--eps", "0.1", "--examples", "4", "--out", str(rows / "a.jsonl")]
+    assert cli.main(["attack", str(small), *line]) == 0
+    ((judged, _, x),) = attacked
+    logits = models.load(known).apply(sx.dense(sx.restore(small)), x)
+    np.testing.assert_allclose(judged(x), logits, rtol=1e-5, atol=1e-5)
+    assert cli.main(["attack", known, *line]) == 0
+    child, dense = measure.read(rows / "a.jsonl")
+    assert child.model == dense.model == dense.method == "weights/net"
+    assert (child.method, child.role, dense.role) == ("magnitude, pooled, 50%", "method", "dense")
+    assert {"prune": "magnitude", "sparsity": 0.5, "allocation": "pooled"}.items() <= child.options.items()
+    assert len(folder.read(rows)) == 1
+    found = network.read(small, None, None)
+    assert network.write(tmp_path / "small.safetensors", found) == (tmp_path / "small.safetensors").stat().st_size
+    again = network.read(tmp_path / "small.safetensors", None, None)
+    assert (again.shape, again.about) == (found.shape, found.about) == ((1, 8, 8, 1), found.about)
+    np.testing.assert_array_equal(sx.compressed(again.apply)(again.params, x), judged(x))
+
+
+def test_what_is_done_is_noted_after_what_was_done_before(saved, tmp_path):
+    steps = ["--quantize", "integer", "--bits", "4", "--seed", "2"]
+    for source, out, do in (
+        (saved[0], "a", ["--factorize", "svd", "--bytes", "0.5"]),
+        (str(tmp_path / "a"), "b", steps),
+    ):
+        assert cli.main(["compress", source, str(tmp_path / out), *SHAPE, *do]) == 0
+    about = sx.checkpoint.extra(tmp_path / "b")["spartax"]
+    assert about["steps"] == ["svd, 50% of bytes", "integer, 4 bits"]
+    told = {"factorize": "svd", "bytes": 0.5, "quantize": "integer", "bits": 4}
+    assert about["options"] == {**told, "compress_seed": 2, "method": "svd + integer"}
+    assert about["model"] == f"{tmp_path.name}/net"
+    sx.save(tmp_path / "c", saved[1], extra={"spartax": {"other": 1}})
+    assert cli.main(["inspect", str(tmp_path / "c")]) == 2
+
+
+def test_an_architecture_is_taken_from_the_parent(known, attacked, tmp_path, capsys):
+    sx.save(tmp_path / "bare", models.load(known).variables)
+    line = ["attack", str(tmp_path / "bare"), "--eps", "0.1", "--examples", "4"]
+    assert cli.main(line) == 2
+    assert "--apply module:function is needed, or --parent CKPT" in capsys.readouterr().err
+    assert cli.main([*line, "--parent", known]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["model"], record["options"]["routes"]) == ("weights/net", ["dense parent"])
+
+
+def test_networks_of_one_name_in_two_folders_are_two_rows(saved, attacked, tmp_path, capsys):
+    out = tmp_path / "rows" / "a.jsonl"
+    noted = {"spartax": {"steps": ["random, 50%"], "options": {"prune": "random"}}}
+    for place, extra in (("a", {}), ("b", {}), ("c", noted)):
+        sx.save(tmp_path / place / "net", saved[1], extra=extra)
+        line = ["--eps", "0.1", "--examples", "4", "--out", str(out)]
+        assert cli.main(["attack", str(tmp_path / place / "net"), *SHAPE, *line]) == 0
+    found = [(row.name, row.records[0].role) for row in report.rows(measure.read(out))]
+    assert found == [("a/net", "dense"), ("b/net", "dense"), ("random, 50%", "baseline")]
+
+
+def test_a_place_that_takes_no_line_is_said_before_the_attack(saved, attacked, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    line = ["attack", saved[0], *SHAPE, "--eps", "0.1", "--examples", "4", "--out"]
+    assert cli.main([*line, str(tmp_path / "file" / "a.jsonl")]) == 2
+    assert "a.jsonl cannot be written to (File exists); nothing was attacked" in capsys.readouterr().err
+    assert cli.main([*line, str(tmp_path)]) == 2
+    assert "cannot be written to (Is a directory)" in capsys.readouterr().err
+    assert attacked == []
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_line_that_the_file_does_not_take_was_printed(saved, attacked, tmp_path, capsys):
+    out = tmp_path / "a.jsonl"
+    out.symlink_to("/dev/full")
+    assert cli.main(["attack", saved[0], *SHAPE, "--eps", "0.1", "--examples", "4", "--out", str(out)]) == 2
+    printed, said = capsys.readouterr()
+    assert json.loads(printed)["worst"] == 0.75
+    assert "a.jsonl took no line (No space left on device); it is the one printed above" in said
 
 
 def test_interrupted(saved, monkeypatch):

@@ -40,7 +40,7 @@ QUICK = {
     "timed": False,
     "autoattack": False,
 }
-NO_PART_OF_A_RESULT = ("seed", "out", "data_dir", "weights")  # the seed has a field of its own; paths differ by machine
+NO_PART_OF_A_RESULT = ("seed", "out", "data_dir", "weights")  # the seed has its own field, paths differ by machine
 
 
 class Config(NamedTuple):
@@ -63,8 +63,10 @@ class Config(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the result depends on besides the seed, as a record holds it."""
+        """What the result depends on besides the seed, as a record holds it; of a file of weights its name."""
         kept = {name: value for name, value in self.values.items() if name not in NO_PART_OF_A_RESULT}
+        if self.values.weights is not None:
+            kept["weights"] = pathlib.Path(self.values.weights).stem
         return json.loads(json.dumps(kept))
 
     @property

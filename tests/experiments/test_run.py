@@ -151,6 +151,16 @@ def test_what_the_command_line_says_wins_over_quick_and_the_file():
     assert configs.identity(config.label, back, 0) == config.identity
 
 
+def test_other_weights_are_another_run_wherever_they_lie():
+    usual, a, b, moved = (
+        configs.load(RANDOM, [("weights", w)] if w else []) for w in ("", "x/a.st", "x/b.st", "y/a.st")
+    )
+    assert len({usual.identity, a.identity, b.identity}) == 3
+    assert moved.identity == a.identity
+    assert a.options["weights"] == "a"
+    assert "weights" not in usual.options  # so that the lines of before are the lines of now
+
+
 def missing_package(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("import torchattack\n")
@@ -256,7 +266,8 @@ def test_a_line_that_fits_in_part_raises_and_counts_as_half_written(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert file.stat().st_size == size + 10
-    assert len(measure.read(file)) == 1
+    with pytest.warns(UserWarning, match="line 2, the last, is half-written"):
+        assert len(measure.read(file)) == 1
     measure.append(file, record)
     with pytest.warns(UserWarning, match="line 2 is half-written"):
         assert len(measure.read(file)) == 2
@@ -268,7 +279,8 @@ def test_a_half_written_line_is_measured_again(tmp_path, monkeypatch):
     assert run.main(arguments) == 0
     lines = tmp_path / "results.jsonl"
     lines.write_bytes(lines.read_bytes()[:-20])
-    assert run.main(arguments) == 0
+    with pytest.warns(UserWarning, match="line 1, the last, is half-written"):
+        assert run.main(arguments) == 0
     with pytest.warns(UserWarning, match="half-written"):
         assert len(measure.read(lines)) == 1
 

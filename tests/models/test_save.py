@@ -1,10 +1,12 @@
 import functools
+import json
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import spartax as sx
 from spartax import models
 from spartax.models.cnn_a import CNNA
 from spartax.models.resnet import ResNet
@@ -39,6 +41,22 @@ def test_load_gives_back_what_was_saved(tmp_path, name):
     x = np.random.default_rng(1).random((2, *shape), np.float32)
     np.testing.assert_array_equal(found.apply(variables, x), models.eval_apply(module)(variables, x))
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+    less = found.variables | {"params": jax.tree.map(halved, found.variables["params"])}
+    again = models.rebuilt(json.loads(json.dumps(found.info)), less)  # of notes and of compressed leaves
+    assert repr(again.module) == repr(found.module)
+    assert again.info == found.info
+
+
+def halved(weight):
+    """A leaf of the same shape."""
+    return sx.Masked(weight, weight > 1) if weight.ndim > 1 else weight
+
+
+def test_notes_of_another_network_are_refused():
+    with pytest.raises(ValueError, match="must name a family, one of cnn_a"):
+        models.rebuilt({}, {})
+    with pytest.raises(ValueError, match="not those of a cnn_a"):
+        models.rebuilt({"family": "cnn_a"}, {"params": {"conv1": {"kernel": np.ones((4, 4, 1, 2))}}})
 
 
 def test_tensors_are_laid_out_as_in_pytorch(tmp_path):

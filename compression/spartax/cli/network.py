@@ -4,7 +4,8 @@ import importlib
 import os
 import pathlib
 import sys
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,19 +14,41 @@ import safetensors
 from spartax import checkpoint, export, models
 from spartax.records import ApplyFn, Params
 
+NOTES = "spartax"  # field of the notes of a checkpoint that is for the command line
+
+
+class About(NamedTuple):
+    """What the command line keeps with the weights it writes.
+
+    Attributes:
+      model: name of the dense network.
+      steps: what was done to it, in words.
+      options: the same by name, as records hold it.
+      network: what `models.load` told of its architecture; empty where it is not known.
+    """
+
+    model: str
+    steps: tuple[str, ...] = ()
+    options: Mapping[str, Any] = {}
+    network: Mapping[str, Any] = {}
+
 
 class Network(NamedTuple):
     """A network.
 
     Attributes:
       params: arrays and compressed leaves.
-      apply: `(params, x) -> logits`, None when nobody named it.
+      apply: `(params, x) -> logits`, None when nobody named it and the file does not say.
       shape: of the input, batch first; None when nobody gave it.
+      about: where it comes from.
+      notes: of its file, those of others too.
     """
 
     params: Params
     apply: ApplyFn | None
     shape: tuple[int, ...] | None
+    about: About
+    notes: Mapping[str, Any] = {}
 
     def program(self) -> tuple[ApplyFn, jax.ShapeDtypeStruct]:
         """The function and its input.
@@ -46,16 +69,41 @@ def read(path: pathlib.Path, apply: str | None, shape: tuple[int, ...] | None) -
     """
     function = None if apply is None else imported(apply)
     if not path.is_file():
-        return Network(checkpoint.restore(path), function, shape)
+        return _noted(checkpoint.restore(path), checkpoint.extra(path), path, function, shape)
     try:
         with safetensors.safe_open(path, "np") as file:
             own = export.FIELD in (file.metadata() or {})
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
     if own:
-        return Network(export.read_safetensors(path), function, shape)
+        return _noted(export.read_safetensors(path), export.about(path), path, function, shape)
     loaded = models.load(path)
-    return Network(loaded.variables, function or loaded.apply, shape or (1, *loaded.info["input_shape"]))
+    about = About(name_of(path), network=loaded.info)
+    return Network(loaded.variables, function or loaded.apply, shape or (1, *loaded.info["input_shape"]), about)
+
+
+def _noted(
+    params: Params,
+    notes: Mapping[str, Any],
+    path: pathlib.Path,
+    function: ApplyFn | None,
+    shape: tuple[int, ...] | None,
+) -> Network:
+    """With the architecture that the notes tell of."""
+    try:
+        about = About(**{"model": name_of(path), **notes.get(NOTES, {})})
+    except TypeError as error:
+        raise ValueError(f"{path} has notes in the field {NOTES!r} that are of something else: {error}") from error
+    if about.network and function is None:
+        loaded = models.rebuilt(about.network, params)
+        function, shape = loaded.apply, shape or (1, *loaded.info["input_shape"])
+    return Network(params, function, shape, about, notes)
+
+
+def name_of(path: pathlib.Path) -> str:
+    """A file with its folder, as `weights/net`: two of one name in different folders are two networks."""
+    path = path.resolve()
+    return "/".join((path.with_suffix("") if path.suffix == ".safetensors" else path).parts[-2:])
 
 
 def imported(name: str) -> ApplyFn:
@@ -78,9 +126,10 @@ def imported(name: str) -> ApplyFn:
     return found
 
 
-def write(path: pathlib.Path, params: Params) -> int:
-    """Save packed params, as one file if the name ends in .safetensors; gives the bytes on disk."""
+def write(path: pathlib.Path, found: Network) -> int:
+    """Save packed params with their notes, as one file if the name ends in .safetensors; gives the bytes on disk."""
+    notes = {**found.notes, NOTES: found.about._asdict()}
     if path.suffix == ".safetensors":
-        return export.safetensors(path, params)
-    checkpoint.save(path, params)
+        return export.safetensors(path, found.params, notes)
+    checkpoint.save(path, found.params, extra=notes)
     return checkpoint.size_on_disk(path)

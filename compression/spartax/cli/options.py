@@ -7,16 +7,17 @@ from typing import NoReturn
 
 EXAMPLES = """examples:
   spartax inspect small
-  spartax inspect net.safetensors --apply mynet:apply --shape 1,32,32,3
-  spartax compress net small --apply mynet:apply --shape 1,32,32,3 --prune magnitude --sparsity 0.9
-  spartax compress net small.safetensors --apply mynet:apply --shape 1,32,32,3 --quantize integer --bits 4 --group 64
-  spartax compress net small --apply mynet:apply --shape 1,8,8,1 --prune wanda --data digits
-  spartax attack small --apply mynet:apply --data cifar10 --data-dir DIR --eps 8/255 --out results/small.jsonl
-  spartax attack small --apply mynet:apply --eps 0.1 --parent net
+  spartax compress net.safetensors small --prune magnitude --sparsity 0.5 --quantize integer --bits 8
+  spartax compress net.safetensors small --prune wanda --data cifar10 --data-dir DIR --examples 512
+  spartax attack small --parent net.safetensors --data cifar10 --data-dir DIR --eps 8/255 --out results/small.jsonl
   spartax report results
+  spartax inspect net --apply mynet:apply --shape 1,32,32,3
+  spartax compress net small.safetensors --apply mynet:apply --shape 1,32,32,3 --quantize integer --bits 4 --group 64
+  spartax attack small.safetensors --apply mynet:apply --eps 0.1 --parent net
 
 CKPT is a folder of sx.save, a file of spartax.export.safetensors, or PyTorch weights (.safetensors) of a known
-architecture, which need no --apply. Exit code 0; 2: a wrong input, in one line; 130: interrupted.
+architecture. Such a one needs no --apply, nor does what `compress` makes of it. --data of `compress` gives methods that
+look at data the first --examples training images. Exit code 0; 2: a wrong input, in one line; 130: interrupted.
 """
 
 
@@ -78,7 +79,7 @@ def _attack(command: argparse.ArgumentParser) -> None:
         "--parent",
         type=pathlib.Path,
         metavar="CKPT",
-        help="the dense network it was made of: its gradients are used too",
+        help="the dense network it was made of: its gradients are used too, and its architecture where CKPT has none",
     )
     add("--version", default="standard", choices=("standard", "plus", "rand"))
     add("--seed", type=int, default=0)

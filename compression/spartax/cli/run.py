@@ -3,7 +3,9 @@
 import argparse
 import collections
 import json
+import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -61,9 +63,32 @@ def _compress(given: argparse.Namespace) -> None:
     loss = optax.softmax_cross_entropy_with_integer_labels
     key = jax.random.key(given.seed)
     small = pack(compress(apply, found.params, *steps, batches=[batch], loss=loss, key=key).params)
-    size = network.write(given.out, small)
+    size = network.write(given.out, found._replace(params=small, about=_about(given, found.about)))
     print(measure.summary(small))
     print(f"{given.out}: {size:,} bytes on disk")
+
+
+def _about(given: argparse.Namespace, before: network.About) -> network.About:
+    """What was done to the network, after what had been done before."""
+    words, options = [], {}
+    if given.prune:
+        words.append((f"{given.prune}, {given.allocation}", f"{100 * given.sparsity:g}%"))
+        options |= {name: getattr(given, name) for name in ("prune", "allocation", "sparsity")}
+    if given.factorize:
+        part = "energy" if given.bytes is None else "bytes"
+        words.append((given.factorize, f"{100 * getattr(given, part):g}% of {part}"))
+        options |= {name: getattr(given, name) for name in ("factorize", "energy", "bytes")}
+    if given.quantize:
+        sizes = {"bits": f"{given.bits} bits", "group": f"groups of {given.group}"}
+        words.append((given.quantize, *(text for name, text in sizes.items() if getattr(given, name) is not None)))
+        options |= {name: getattr(given, name) for name in ("quantize", "bits", "group")}
+    if given.data:
+        options |= {"calibration": given.data, "calibration_images": given.examples}
+    if given.seed:
+        options["compress_seed"] = given.seed
+    method = " + ".join([*filter(None, [before.options.get("method")]), *(word[0] for word in words)])
+    options = {**before.options, **measure.chosen(options), "method": method}
+    return before._replace(steps=(*before.steps, *(", ".join(word) for word in words)), options=options)
 
 
 def _steps(given: argparse.Namespace) -> list[Transform]:
@@ -97,29 +122,57 @@ def _plug(option: str, package: ModuleType, name: str, **options: Any) -> Any:
 def _attack(given: argparse.Namespace) -> None:
     start = time.perf_counter()
     found = network.read(given.checkpoint, given.apply, given.shape)
+    parent = network.read(given.parent, given.apply, given.shape) if given.parent else None
+    if parent is not None:
+        about = found.about if found.about.steps else found.about._replace(model=parent.about.model)
+        found = found._replace(apply=found.apply or parent.apply, about=about)
+    if found.apply is None:
+        raise ValueError("--apply module:function is needed, or --parent CKPT of a known architecture")
     test = data.load(given.data, "test", given.data_dir)
     x, y = test.x[: given.examples], test.y[: given.examples]
     apply, _ = found._replace(shape=found.shape or (1, *x.shape[1:])).program()
     inspect(apply, found.params, jax.ShapeDtypeStruct(x.shape, np.float32))  # fails in one line if they do not fit
-    judged, routes = jax.tree_util.Partial(compressed(apply), found.params), _routes(given, found.params, apply, x)
+    if given.out:
+        _ready(given.out)
+    judged, routes = jax.tree_util.Partial(compressed(apply), found.params), _routes(parent, found.params, apply, x)
     evaluate = attacks.autoattack(given.eps, given.norm, given.version, verbose=False)
     result = evaluate(jax.random.key(given.seed), judged, x, y, routes=routes)
-    record = _record(given, found.params, apply, test, len(x), result, start)
+    record = _record(given, found, apply, test, len(x), result, start)
     record = record._replace(options={**record.options, "routes": list(routes)})
+    print(json.dumps(record._asdict()), flush=True)  # first, so that nothing that goes wrong with the file loses it
     if given.out:
-        measure.append(given.out, record)
-    print(json.dumps(record._asdict()))
+        try:
+            measure.append(given.out, record)
+        except OSError as error:
+            raise ValueError(
+                f"--out {given.out} took no line ({error.strerror}); it is the one printed above"
+            ) from error
+
+
+def _ready(out: pathlib.Path) -> None:
+    """Make the folder of a file and try both, before minutes of work and not after.
+
+    Raises:
+      ValueError: they cannot be written to.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent) as file:
+            file.write(b"x" * 4096)
+        if out.exists():
+            out.open("ab").close()
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written to ({error.strerror}); nothing was attacked") from error
 
 
 def _routes(
-    given: argparse.Namespace, params: Params, apply: ApplyFn, x: np.ndarray
+    parent: network.Network | None, params: Params, apply: ApplyFn, x: np.ndarray
 ) -> dict[str, jax.tree_util.Partial]:
     """Networks whose gradients are used besides its own: straight through what it rounds, and its dense parent."""
     routes, through = {}, straight_through_inputs(params)
     if jax.tree.structure(through) != jax.tree.structure(params):
         routes["straight-through"] = jax.tree_util.Partial(compressed(apply), through)
-    if given.parent:
-        parent = network.read(given.parent, given.apply, x.shape)
+    if parent is not None:
         inspect(parent.apply or apply, parent.params, jax.ShapeDtypeStruct(x.shape, np.float32))
         routes["dense parent"] = jax.tree_util.Partial(compressed(parent.apply or apply), parent.params)
     return routes
@@ -127,23 +180,25 @@ def _routes(
 
 def _record(
     given: argparse.Namespace,
-    params: Params,
+    found: network.Network,
     apply: ApplyFn,
     test: data.Dataset,
     examples: int,
     result: attacks.AutoAttackResult,
     start: float,
 ) -> measure.Record:
+    params, about = found.params, found.about
     zeros, weights = measure.sparsity(params), tree.weights(params)
     leaves = [path for path, weight in weights.items() if is_leaf(weight)]
     shape = jax.ShapeDtypeStruct((1, *test.x.shape[1:]), np.float32)
     costs = measure.macs(apply, params, shape)
     broken = collections.Counter(str(name) for name in result.broken_by.attack)
+    made = "baseline" if about.options.get("prune") == "random" else "method"
     return measure.Record(
-        method=given.checkpoint.stem,
-        options={"version": given.version},
-        role="method" if leaves else "dense",
-        model=given.apply or given.checkpoint.stem,
+        method=" + ".join(about.steps) or network.name_of(given.checkpoint),
+        options={**about.options, "version": given.version},
+        role=made if leaves or about.steps else "dense",
+        model=about.model,
         data=test.name,
         seed=given.seed,
         examples=examples,

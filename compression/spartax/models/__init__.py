@@ -9,7 +9,7 @@ inside. Models with batch normalization keep running statistics in `variables["b
 from spartax.models.blocks import BasicBlock, PreActBlock
 from spartax.models.cnn import CNN
 from spartax.models.cnn_a import CNNA
-from spartax.models.convert import Loaded, load
+from spartax.models.convert import Loaded, load, rebuilt
 from spartax.models.convex_mnist import convex_mnist
 from spartax.models.layers import CIFAR10_MEAN, CIFAR10_STD, eval_apply
 from spartax.models.lenet import LeNet5
@@ -40,6 +40,7 @@ __all__ = [
     "eval_apply",
     "load",
     "preact_resnet18",
+    "rebuilt",
     "resnet8",
     "resnet18",
     "resnet20",

@@ -84,6 +84,39 @@ def load(path: str | pathlib.Path) -> Loaded:
     return Loaded(module, variables, layers.eval_apply(module), info)
 
 
+def rebuilt(info: Mapping[str, Any], variables: Params) -> Loaded:
+    """A network that `load` gave, from its notes alone and its variables, some of which may be compressed since.
+
+    Args:
+      info: as `load` gave it, also after a trip through JSON.
+      variables: of the shapes that `load` gave; widths are read off them.
+
+    Raises:
+      ValueError: notes without a known family, variables of another network.
+    """
+    family = FAMILIES.get(info.get("family", ""))
+    if family is None:
+        raise ValueError(f"info must name a family, one of {', '.join(FAMILIES)}; got {dict(info)!r}.")
+    try:
+        leaves: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(variables)
+        tensors: Any = {torch_name(leaf, family): _TorchShape(_torch_shape(w.shape)) for leaf, w in leaves.items()}
+        module = family.build(tensors, _numbers(info, "mean", 0.0), _numbers(info, "std", 1.0))
+    except (AttributeError, IndexError, KeyError) as error:
+        raise ValueError(f"the variables are not those of a {info['family']}: {error!r}.") from error
+    return Loaded(module, variables, layers.eval_apply(module), {**info, "input_shape": tuple(info["input_shape"])})
+
+
+class _TorchShape(NamedTuple):
+    """In place of a tensor, where only its shape is read."""
+
+    shape: tuple[int, ...]
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """HWIO -> OIHW, (in, out) -> (out, in)."""
+    return (*shape[:1:-1], *shape[:2]) if len(shape) == 4 else shape[::-1]
+
+
 def _read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors without the marks of training (`module.` prefixes, batch counters), and metadata."""
     with safetensors.safe_open(str(path), framework="numpy") as file:
