@@ -91,7 +91,8 @@ def _noted(
 ) -> Network:
     """With the architecture that the notes tell of."""
     try:
-        about = About(**{"model": name_of(path), **notes.get(NOTES, {})})
+        fields: dict[str, Any] = {"model": name_of(path), **notes.get(NOTES, {})}
+        about = About(**fields)
     except TypeError as error:
         raise ValueError(f"{path} has notes in the field {NOTES!r} that are of something else: {error}") from error
     if about.network and function is None:
