@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import spartax as sx
-from spartax import cli, export, measure, models, quantize
+from spartax import cli, data, export, measure, models, quantize
 from spartax.cli import network, run
 from spartax.measure import folder, report
 
@@ -200,6 +200,18 @@ def test_what_is_compressed_keeps_its_architecture_and_stands_beside_its_parent(
     again = network.read(tmp_path / "small.safetensors", None, None)
     assert (again.shape, again.about) == (found.shape, found.about) == ((1, 8, 8, 1), found.about)
     np.testing.assert_array_equal(sx.compressed(again.apply)(again.params, x), judged(x))
+
+
+def test_methods_that_look_at_data_get_training_images(saved, tmp_path):
+    """Wanda keeps the largest of |w| times the norm of the input, here of the first 8 training images."""
+    line = ["--prune", "wanda", "--allocation", "uniform", "--sparsity", "0.5", "--data", "digits", "--examples", "8"]
+    assert cli.main(["compress", saved[0], str(tmp_path / "out"), *SHAPE, *line]) == 0
+    images = data.digits("train").x[:8].reshape(8, 64)
+    scores = np.abs(np.asarray(saved[1]["first"])) * np.linalg.norm(images, axis=0)[:, None]
+    kept = np.asarray(sx.dense(sx.restore(tmp_path / "out")["first"])) != 0
+    assert scores[kept].min() >= scores[~kept].max()
+    options = sx.checkpoint.extra(tmp_path / "out")["spartax"]["options"]
+    assert (options["calibration"], options["calibration_images"]) == ("digits", 8)
 
 
 def test_what_is_done_is_noted_after_what_was_done_before(saved, tmp_path):
