@@ -1,3 +1,4 @@
+import io
 import json
 import pathlib
 import sys
@@ -269,6 +270,17 @@ def test_a_line_that_the_file_does_not_take_was_printed(saved, attacked, tmp_pat
     printed, said = capsys.readouterr()
     assert json.loads(printed)["worst"] == 0.75
     assert "a.jsonl took no line (No space left on device); it is the one printed above" in said
+
+
+def test_a_reader_of_the_output_that_has_gone_costs_no_line(saved, attacked, tmp_path, monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError("Broken pipe")
+
+    line = ["attack", saved[0], *SHAPE, "--eps", "0.1", "--examples", "4", "--out", str(tmp_path / "a.jsonl")]
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert cli.main(line) == 2
+    assert len(measure.read(tmp_path / "a.jsonl")) == 1
 
 
 def test_interrupted(saved, monkeypatch):

@@ -139,14 +139,18 @@ def _attack(given: argparse.Namespace) -> None:
     result = evaluate(jax.random.key(given.seed), judged, x, y, routes=routes)
     record = _record(given, found, apply, test, len(x), result, start)
     record = record._replace(options={**record.options, "routes": list(routes)})
-    print(json.dumps(record._asdict()), flush=True)  # first, so that nothing that goes wrong with the file loses it
-    if given.out:
-        try:
-            measure.append(given.out, record)
-        except OSError as error:
-            raise ValueError(
-                f"--out {given.out} took no line ({error.strerror}); it is the one printed above"
-            ) from error
+    try:
+        print(json.dumps(record._asdict()), flush=True)  # first, so that no fault of the file loses it
+    finally:
+        if given.out:
+            _kept(given.out, record)
+
+
+def _kept(out: pathlib.Path, record: measure.Record) -> None:
+    try:
+        measure.append(out, record)
+    except OSError as error:
+        raise ValueError(f"--out {out} took no line ({error.strerror}); it is the one printed above") from error
 
 
 def _ready(out: pathlib.Path) -> None:
