@@ -1,8 +1,9 @@
 """`python -m experiments.run --config=FILE [--config.KEY=VALUE ...] [--quick]`: measure one network, append one line.
 
 The line goes to `results.jsonl` in the folder `--config.out`. A run that is there already is not measured again. Exit
-code 0: the line is there; 2: a wrong argument, named in one line; 75: another process is measuring this very run; 130:
-interrupted, nothing written.
+code 0: the line is there; 1: a file could not be read or written, as on a full disk, no line is there; 2: a wrong
+argument or a missing package, named in one line; 75: another process is measuring this very run; 130: interrupted,
+nothing written.
 """
 
 import argparse
@@ -31,6 +32,13 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:  # inside a function of the config file: loading it did not meet it
+        print(f"{PROGRAM}: the config needs {error.name!r}, which is not installed: pip install it", file=sys.stderr)
+        return 2
+    except OSError as error:
+        said = " ".join(str(error).split())  # some libraries write a page
+        print(f"{PROGRAM}: stopped, no line was written; the same command starts again: {said}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; nothing was written, and the same command starts again", file=sys.stderr)
         return 130

@@ -2,8 +2,8 @@
 
 Runs every run of a sweep file that has no line in the results yet, and only those: the same command goes on after
 Ctrl-C, retries what failed, and may run beside itself. Changes with `--config.` hold for every run. Exit code 0: all
-lines are there (or submitted); 1: some runs failed, each is listed with its error; 2: a wrong argument; 130:
-interrupted.
+lines are there (or submitted); 1: some runs failed, each is listed with its error; 2: a wrong argument; 75: nothing
+failed, but another process still measures some of the runs, each is listed; 130: interrupted.
 """
 
 import argparse
@@ -12,10 +12,12 @@ import pathlib
 import sys
 from collections.abc import Generator, Sequence
 
+from experiments import run as runner
 from experiments.common import configs, results, sweeps
 from experiments.common.sweeps import Outcome, Planned
 
 PROGRAM = "python -m experiments.sweep"
+QUICK_SECONDS = 10  # of a run with --quick, most of them to start and to compile
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         module = configs.load_module(given.file, ("runs", "SECONDS"))
         planned = sweeps.plan(list(module.runs()), changes, quick=given.quick)
         todo, lines = sweeps.split(planned)
-        seconds = sweeps.estimate(todo, lines, module.SECONDS)
+        seconds = sweeps.estimate(todo, lines, min(module.SECONDS, QUICK_SECONDS) if given.quick else module.SECONDS)
         print(
             f"{len(planned)} runs: {len(planned) - len(todo)} finished, {len(todo)} to do; "
             f"{duration(seconds, given.jobs)}"
@@ -103,7 +105,15 @@ def measured(todo: Sequence[Planned], runs: Generator[Outcome]) -> int:
         print(f"{len(failed)} of {len(todo)} runs failed; the same command tries them again:")
         for outcome in failed:
             print(f"  {outcome.planned.name}: {outcome.error}")
-    return 1 if failed else 0
+    # the lines are read again: what was busy then may be there by now
+    left, _ = sweeps.split([outcome.planned for outcome in ended if outcome.error == sweeps.BUSY])
+    if left:
+        print(
+            f"{len(left)} of {len(todo)} runs are left to other processes; the same command later tells what came of them:"
+        )
+        for one in left:
+            print(f"  {one.name}: {sweeps.BUSY}")
+    return 1 if failed else runner.BUSY if left else 0
 
 
 def submitted(todo: Sequence[Planned], given: argparse.Namespace) -> int:

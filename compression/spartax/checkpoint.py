@@ -6,12 +6,13 @@ Writing the spec is the commit: it is renamed into place when the arrays it name
 nothing.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -172,7 +173,7 @@ def _write_arrays(folder: pathlib.Path, arrays: dict[str, Any]) -> None:
         return
     if jax.process_count() > 1:
         arrays = jax.device_get(arrays)  # of several processes orbax takes NumPy, or arrays that all of them share
-    with _checkpointer() as checkpointer:
+    with _quiet(), _checkpointer() as checkpointer:
         checkpointer.save(folder, arrays)
     for file in folder.rglob("*"):
         flush(file)
@@ -194,6 +195,20 @@ def _checkpointer() -> Any:
         primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
     )
     return ocp.StandardCheckpointer(multiprocessing_options=alone)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax also logs what it raises, with the stack of each of its threads: two hundred lines for a full disk."""
+    from absl import logging
+
+    logger = logging.get_absl_logger()
+    level = logger.level
+    logger.setLevel("CRITICAL")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _written(file: pathlib.Path, text: str) -> pathlib.Path:

@@ -12,13 +12,14 @@ from spartax import measure
 
 LINES = "results.jsonl"
 HELD = ".held"  # folder of locks
+APPENDING = "append"  # the lock that whoever adds a line holds
 
 
 def usable(folder: pathlib.Path) -> None:
-    """Make the folder and try to write in it, before hours of work and not after.
+    """Make the folder and try to write and to lock in it, before hours of work and not after.
 
     Raises:
-      ValueError: it cannot be made or written to, or a line of its results has other fields.
+      ValueError: it cannot be made, written to or locked, or a line of its results has other fields.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -27,6 +28,13 @@ def usable(folder: pathlib.Path) -> None:
     except OSError as error:
         raise ValueError(
             f"--config.out={folder} cannot be written to ({error.strerror}); nothing was started"
+        ) from error
+    try:
+        with locked(folder, APPENDING):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--config.out={folder} is on a file system without locks ({error.strerror}); see docs/slurm.md"
         ) from error
     finished(folder)
 
@@ -41,11 +49,14 @@ def finished(folder: pathlib.Path) -> dict[str, measure.Record]:
 def keep(folder: pathlib.Path, record: measure.Record) -> None:
     """Append the row; where that fails, as on a full disk, it is put elsewhere and the place is said.
 
+    One process at a time: file systems that nodes share find the end of a file and write there in two steps.
+
     Raises:
       ValueError: it could not be appended.
     """
     try:
-        measure.append(folder / LINES, record)
+        with locked(folder, APPENDING, wait=True):
+            measure.append(folder / LINES, record)
     except OSError as error:
         text = json.dumps(record._asdict())
         with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", suffix=".jsonl", delete=False) as file:
@@ -62,7 +73,7 @@ def locked(folder: pathlib.Path, what: str, *, wait: bool = False) -> Iterator[b
     """Hold `what` in this folder, for as long as this process lives at most; gives whether it was free.
 
     Each lock is an empty file of its own, held by `flock`: a process may hold several, and giving one back leaves the
-    others alone. File systems of clusters keep such locks.
+    others alone. docs/slurm.md says which file systems of clusters keep such locks.
     """
     import fcntl  # not on Windows
 

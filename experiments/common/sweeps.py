@@ -64,7 +64,7 @@ def plan(runs: Sequence[Run], changes: Sequence[tuple[str, str]], *, quick: bool
     found: dict[str, Planned] = {}
     for file, own in runs:
         config = configs.load(file, (*own, *changes), quick=quick)
-        texts = (f"--config.{name}={text}" for name, text in (*own, *changes))
+        texts = (f"--config.{name}={text}" for name, text in dict((*own, *changes)).items())
         arguments = (f"--config={file}", *texts, *(["--quick"] if quick else []))
         found.setdefault(config.identity, Planned(config, arguments))  # a change of the command line may join runs
     return list(found.values())
@@ -118,7 +118,7 @@ def here(todo: Sequence[Planned]) -> Generator[Outcome]:
         try:
             code = runner.run(one.config)
         except Exception as error:  # whatever it is, the other runs go on
-            yield Outcome(one, 1, f"{type(error).__name__}: {error}")
+            yield Outcome(one, 1, " ".join(f"{type(error).__name__}: {error}".split()))
         else:
             yield Outcome(one, code, BUSY if code == runner.BUSY else "")
 

@@ -17,12 +17,13 @@ DENSE = compressions.Compression("dense", {}, lambda apply_fn, params, batch, ke
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit code: 0, 2 for wrong arguments, 130 when interrupted."""
+    """Run the command line; returns the exit code: 0, 1 for a full disk, 2 for wrong arguments, 130 when interrupted."""
     options, start = parse(arguments), time.perf_counter()
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     try:
-        working = _working_folder(options.out)
+        _replaceable(options.out)
         ready = subject.published(options, options.weights) if options.weights else None
+        working = _working_folder(options.out)
     except (ValueError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
@@ -30,20 +31,31 @@ def main(arguments: Sequence[str]) -> int:
         _rows(ready or subject.trained(options), options, working, console)
     except KeyboardInterrupt:
         return _interrupted(working, console)
+    except OSError as error:
+        print(f"{PROGRAM}: {' '.join(str(error).split())}; finished rows are in {working}/", file=sys.stderr)
+        return 1
     _report(working, console)
     _replace(options.out, working)
     console.print(f"{options.out}/: {ROWS}, {REPORT}, {PICTURE}, checkpoints/  ({time.perf_counter() - start:.0f} s)")
     return 0
 
 
-def _working_folder(out: pathlib.Path) -> pathlib.Path:
-    """An empty folder beside `out`, which it replaces at the end; what a stopped run left there is removed."""
+def _replaceable(out: pathlib.Path) -> None:
+    """Refuse a folder that holds something else than results."""
     if out.exists() and not (out.is_dir() and (any(out.glob(ROWS)) or not any(out.iterdir()))):
         raise ValueError(f"--out {out} holds something else than results of this program; choose another folder")
-    working = out.with_name(out.name + ".partial")
-    shutil.rmtree(working, ignore_errors=True)
-    working.mkdir(parents=True)
-    return working
+
+
+def _working_folder(out: pathlib.Path) -> pathlib.Path:
+    """A new folder beside `out`, which it replaces at the end; those of stopped and of running runs are left alone."""
+    working, number = out.with_name(f"{out.name}.partial"), 1
+    while True:
+        try:
+            working.mkdir(parents=True)
+            return working
+        except FileExistsError:
+            number += 1
+            working = out.with_name(f"{out.name}.partial-{number}")
 
 
 def _rows(network: subject.Subject, options: Options, working: pathlib.Path, console: Console) -> None:
@@ -84,7 +96,7 @@ def _interrupted(working: pathlib.Path, console: Console) -> int:
 
 def _replace(out: pathlib.Path, working: pathlib.Path) -> None:
     """Put the finished folder in the place of the previous one."""
-    old = out.with_name(out.name + ".old")
+    old = working.with_name(working.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         out.rename(old)

@@ -156,7 +156,39 @@ def test_an_interrupted_run_keeps_finished_rows_and_the_old_folder(tmp_path, mon
     assert len(measure.read(out / "results.jsonl")) == 9
     monkeypatch.setattr(measuring, "row", fake_row)
     assert run.main(["--out", str(out)]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["q", "q.partial"]
+    assert len(measure.read(tmp_path / "q.partial" / "results.jsonl")) == 3  # kept until somebody removes them
+
+
+def test_a_second_run_leaves_the_rows_of_one_that_still_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(subject, "trained", lambda options: NETWORK)
+    monkeypatch.setattr(run, "_report", lambda working, console: None)
+    again = ["--out", str(tmp_path / "q")]
+
+    def second(bench, compression, folder):
+        if compression.name == NAMES[4]:  # the first has written four rows
+            monkeypatch.setattr(measuring, "row", fake_row)
+            assert run.main(again) == 0
+        return fake_row(bench, compression, folder)
+
+    monkeypatch.setattr(measuring, "row", second)
+    assert run.main(again) == 0
+    assert [r.method for r in measure.read(tmp_path / "q" / "results.jsonl")] == NAMES
     assert [p.name for p in tmp_path.iterdir()] == ["q"]
+
+
+def test_a_full_disk_keeps_the_rows_and_is_one_line(tmp_path, monkeypatch, capsys):
+    def full(bench, compression, folder):
+        if compression.name == NAMES[2]:
+            raise OSError("No space\nleft on device")
+        return fake_row(bench, compression, folder)
+
+    monkeypatch.setattr(subject, "trained", lambda options: NETWORK)
+    monkeypatch.setattr(measuring, "row", full)
+    assert run.main(["--out", str(tmp_path / "q")]) == 1
+    line = f"No space left on device; finished rows are in {tmp_path / 'q.partial'}/\n"
+    assert capsys.readouterr().err == f"{run.PROGRAM}: {line}"
+    assert [r.method for r in measure.read(tmp_path / "q.partial" / "results.jsonl")] == NAMES[:2]
 
 
 def test_an_interrupt_before_the_first_row_is_said(tmp_path, monkeypatch, capsys):

@@ -1,10 +1,13 @@
 """The runner: config files, one line for one run, and what goes wrong for its users."""
 
+import errno
+import fcntl
 import json
 import pathlib
 import resource
 import subprocess
 import sys
+import threading
 import types
 
 import jax
@@ -161,10 +164,36 @@ def test_other_weights_are_another_run_wherever_they_lie():
     assert "weights" not in usual.options  # so that the lines of before are the lines of now
 
 
+MINE = """
+import numpy as np
+from experiments.common import configs, networks
+from experiments.common.subject import Subject
+from spartax import data
+NOISE = {"w": np.random.default_rng(0).random(20000, np.float32)}
+def get_config():
+  return configs.base(method="mine", timed=False)
+def label(config):
+  return "mine"
+def subject(config):
+  images = data.Dataset(np.zeros((1, 2, 2, 1), np.float32), np.zeros(1, np.int32), "dark", 3, ("a", "b", "c"))
+  return Subject("mine", lambda variables, x: x, NOISE, images, 0.0, 255)
+"""
+
+
 def missing_package(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("import torchattack\n")
     return [f"--config={file}"], f"{file} imports 'torchattack', which is not installed"
+
+
+def package_missing_later(tmp_path):
+    """`build` imports it, when the network is there already."""
+    file = tmp_path / "mine.py"
+    file.write_text(MINE + "def build(config):\n  import torchattack\n")
+    return [
+        f"--config={file}",
+        "--config.eps=0",
+    ], "the config needs 'torchattack', which is not installed: pip install it"
 
 
 def broken_file(tmp_path):
@@ -197,6 +226,7 @@ def foreign_lines(tmp_path):
 
 WRONG = [
     missing_package,
+    package_missing_later,
     broken_file,
     file_without_build,
     no_weights,
@@ -235,6 +265,16 @@ def test_a_read_only_folder_is_said_before_anything_is_measured(monkeypatch, cap
         assert f"--config.out={folder} cannot be written to" in capsys.readouterr().err
 
 
+def test_a_folder_without_locks_is_said_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    def refused(file, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(run, "measured", None)
+    monkeypatch.setattr(fcntl, "flock", refused)
+    assert run.main([f"--config={DENSE}", f"--config.out={tmp_path}"]) == 2
+    assert f"--config.out={tmp_path} is on a file system without locks (Function" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_loses_no_row(tmp_path, monkeypatch, capsys):
     lines, spare = tmp_path / "out" / "results.jsonl", tmp_path / "spare"
@@ -253,6 +293,48 @@ def test_a_full_disk_loses_no_row(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(results.tempfile, "NamedTemporaryFile", lambda *a, **k: open("/dev/full/none"))  # noqa: SIM115
     assert run.main([f"--config={DENSE}", f"--config.out={lines.parent}"]) == 2
     assert '"method": "dense"' in capsys.readouterr().err  # the line itself, where nothing can be written
+
+
+@pytest.fixture
+def full():
+    """No file may grow beyond 8 kB: more than what is tried before the work, less than a network."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("weights", ["NOISE", "networks.once(config, ['noise'], lambda: NOISE)"])
+def test_a_full_disk_at_a_checkpoint_or_a_network_is_one_line(weights, full, tmp_path, capsys, caplog):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE.replace(", NOISE, ", f", {weights}, ") + "def build(config):\n  return ()\n")
+    assert run.main([f"--config={file}", f"--config.out={tmp_path / 'out'}", "--config.eps=0"]) == 1
+    error = capsys.readouterr().err
+    assert "stopped, no line was written; the same command starts again: " in error
+    assert "File too large" in error
+    assert error.count("\n") == 1, error
+    assert not caplog.records
+    assert not list(tmp_path.rglob("spec.json*"))
+
+
+def test_lines_are_added_by_one_process_at_a_time(tmp_path, monkeypatch):
+    """Two nodes that append at once write over each other on NFS, whose lock makes one wait here."""
+    append, free = measure.append, []
+
+    def asked(path, record):
+        with results.locked(tmp_path, results.APPENDING) as alone:
+            free.append(alone)
+        append(path, record)
+
+    monkeypatch.setattr(measure, "append", asked)
+    other = threading.Thread(target=results.keep, args=(tmp_path, fake(configs.load(DENSE))))
+    with results.locked(tmp_path, results.APPENDING):
+        other.start()
+        other.join(0.1)
+        assert not (tmp_path / "results.jsonl").exists()
+    other.join()
+    assert free == [False]
+    assert len(measure.read(tmp_path / "results.jsonl")) == 1
 
 
 def test_a_line_that_fits_in_part_raises_and_counts_as_half_written(tmp_path):

@@ -4,11 +4,12 @@ import json
 import pathlib
 import sys
 import threading
+import time
 import types
 
 import pytest
 
-from experiments import sweep
+from experiments import run, sweep
 from experiments.common import configs, sweeps
 from spartax import measure
 
@@ -104,6 +105,15 @@ def test_dry_run_prints_every_run_and_an_estimate_and_starts_nothing(study, caps
     assert capsys.readouterr().out.startswith("5 runs: 1 finished, 4 to do; about 4 seconds")  # all that is known: 1 s
 
 
+def test_a_plan_of_quick_runs_takes_less_time_and_says_each_value_once(study, capsys):
+    file = study.folder / "sweep.py"
+    file.write_text(file.read_text().replace("SECONDS = 10", "SECONDS = 600"))
+    assert call(study, "--dry-run", "--quick", "--config.seed=1") == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.endswith("3 to do; about 30 seconds with 1 at a time")
+    assert all(text.count("--config.seed=") == text.count("--config.seed=1 ") == 1 for text in others)
+
+
 def test_failed_runs_are_listed_and_the_same_command_tries_only_them_again(study, capsys):
     (study.folder / "fail").write_text("magnitude0.5-1 magnitude0.7-0")
     assert call(study) == 1
@@ -159,11 +169,13 @@ def test_interrupting_keeps_the_lines_and_stops_the_processes(study, monkeypatch
 
 
 REAL = """
-import sys, time
+import pathlib, sys, time
 from experiments import run
 from spartax import measure
 def measured(config):
-    time.sleep(0.5)
+    pathlib.Path("GO.asked").touch()
+    while not pathlib.Path("GO").exists():
+        time.sleep(0.05)
     fields = dict.fromkeys(measure.Record._fields)
     fields |= {"method": config.label, "options": config.options, "seed": config.values.seed, "seconds": 1.0}
     return measure.Record(**fields | {"bytes_disk": 1, "clean": 0.5})
@@ -173,20 +185,40 @@ sys.exit(run.main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_two_sweeps_on_one_folder_measure_a_run_once(study, monkeypatch):
-    """The real runner with its locks, in processes of two sweeps that start together; neither says that it failed."""
-    (study.folder / "real.py").write_text(REAL)
+def test_two_sweeps_on_one_folder_measure_a_run_once(study, monkeypatch, capsys):
+    """The real runner with its locks: the second says what it left to the first, and is done once that is."""
+    (study.folder / "real.py").write_text(REAL.replace("GO", str(study.folder / "go")))
     text = SWEEP.format(study=STUDY).splitlines(keepends=True)
     (study.folder / "sweep.py").write_text("".join(text[:-1]))  # the dense network alone
     monkeypatch.setattr(sweeps, "COMMAND", (sys.executable, str(study.folder / "real.py")))
     codes = []
-    both = [threading.Thread(target=lambda: codes.append(call(study))) for _ in range(2)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join()
-    assert codes == [0, 0]
+    first = threading.Thread(target=lambda: codes.append(call(study)))
+    first.start()
+    while first.is_alive() and not (study.folder / "go.asked").exists():
+        time.sleep(0.05)
+    assert call(study) == run.BUSY
+    assert "1 of 1 runs are left to other processes" in capsys.readouterr().out
+    (study.folder / "go").touch()
+    first.join()
+    assert codes == [0]
+    assert call(study) == 0
     assert [r.method for r in records(study)] == ["dense"]
+
+
+def test_a_run_that_another_process_ends_meanwhile_is_not_left_to_it(study, monkeypatch, capsys):
+    """Five are busy; at the end the lines of four are there."""
+    (study.folder / "out").mkdir()
+
+    def busy(config):
+        if config.values.method != "dense":
+            measure.append(study.folder / "out" / "results.jsonl", line(sweeps.Planned(config, ())))
+        return run.BUSY
+
+    monkeypatch.setattr(sweeps.runner, "run", busy)
+    assert call(study, "--here") == run.BUSY
+    printed = capsys.readouterr().out
+    assert printed.endswith(":\n  dense, seed 0: being measured by another process\n")
+    assert "1 of 5 runs are left to other processes; the same command later tells" in printed
 
 
 def test_slurm_gets_an_array_of_the_runs_that_are_left(study, monkeypatch, capsys):
@@ -269,7 +301,7 @@ def test_the_benchmark_has_five_points_and_three_seeds_of_every_method_and_basel
 def test_runs_of_one_process_go_on_after_one_that_failed(study, monkeypatch, capsys):
     def run(config):
         if config.values.seed == 1:
-            raise RuntimeError("no memory")
+            raise RuntimeError("no\n  memory")
         measure.append(study.folder / "out" / "results.jsonl", line(sweeps.Planned(config, ())))
         return 0
 
