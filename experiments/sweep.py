@@ -108,9 +108,7 @@ def measured(todo: Sequence[Planned], runs: Generator[Outcome]) -> int:
     # the lines are read again: what was busy then may be there by now
     left, _ = sweeps.split([outcome.planned for outcome in ended if outcome.error == sweeps.BUSY])
     if left:
-        print(
-            f"{len(left)} of {len(todo)} runs are left to other processes; the same command later tells what came of them:"
-        )
+        print(f"{len(left)} of {len(todo)} runs are left to other processes; the same command later tells of them:")
         for one in left:
             print(f"  {one.name}: {sweeps.BUSY}")
     return 1 if failed else runner.BUSY if left else 0

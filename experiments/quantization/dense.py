@@ -1,7 +1,10 @@
 """Question: how accurate is the network before quantization, clean and under attack?
 
-Command: python -m experiments.run --config=experiments/quantization/dense.py
-Expected: the numbers that the network was published with, within the interval of the images taken.
+Paper: Madry et al., "Towards deep learning models resistant to adversarial attacks" (arXiv 1706.06083).
+Command: python -m experiments.run --config=experiments/quantization/dense.py --config.network=cnn_a \
+    --config.data_dir=DIR --config.calibration=512 --config.training=512 --config.restarts=1
+Time: 21 s on two CPU cores.
+Expected: clean 66.8 %, worst 54.3 % of the first 256 images at linf 2/255, 812,101 bytes.
 """
 
 from ml_collections import ConfigDict

@@ -4,6 +4,7 @@ Paper: Double Rounding and ALRS ("Nearly Lossless Adaptive Bit Switching", S063)
 done by the run that comes first, and kept in the folder of results. `bits` is the width that is judged; the bytes are
 those of the copy, the same for all. Activations stay floats.
 Command: python -m experiments.run --config=experiments/quantization/double_rounding.py --config.bits=2
+Time: not measured yet.
 Expected: not measured yet; in the paper 8, 6 and 4 bits are alike, and 2 bits lose about two points.
 """
 

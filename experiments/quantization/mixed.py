@@ -4,9 +4,12 @@ Papers: `sensitivity` says what a weight loses on a grid: "hessian_trace" (HAWQ-
 (ZeroQ, 2001.00281), "fisher" (SqueezeLLM, 2306.07629), and CPTQuant's (S043) "correlation", "pruning_sensitivity" and
 "taylor".
 The budget is what all weights take at `bits`, scales included; the sum of losses under it is exactly the least.
-Command: python -m experiments.run --config=experiments/quantization/mixed.py --config.bits=3
-Expected: no gain at three bits on CNN-A, where one of four weights holds most entries, nor on ResNet-8; README.md
-has the numbers.
+Command: python -m experiments.run --config=experiments/quantization/mixed.py --config.bits=3 \
+    --config.sensitivity=output_kl --config.network=cnn_a --config.data_dir=DIR --config.calibration=512 \
+    --config.training=512 --config.restarts=1
+Time: 96 s on two CPU cores.
+Expected: clean 24.6 %, worst 16.4 % (dense: 66.8 and 54.3 %), 61,740 bytes: no gain over three bits for all weights
+(30.9 and 18.0 %) on CNN-A, where one of four weights holds most entries, nor on ResNet-8.
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,11 @@
 Papers: LSQ (arXiv 1902.08153), which learns the steps of weights, one for each output channel, and of activations;
 PACT (1805.06085), which learns where activations are clipped, from half of the largest on since no weight decay pulls
 it down, and leaves those with negative entries as they are: images. `learnt` is "lsq" or "pact", of activations.
-Command: python -m experiments.run --config=experiments/quantization/trained.py --config.bits=4 --config.inputs=4
-Expected: at four bits (CNN-A, 4,096 images) about half of what was lost comes back, clean more than under attack;
-README.md has the numbers, also without training (activations.py).
+Command: python -m experiments.run --config=experiments/quantization/trained.py --config.bits=4 --config.inputs=4 \
+    --config.network=cnn_a --config.data_dir=DIR --config.calibration=512 --config.training=4096 --config.restarts=1
+Time: 162 s on two CPU cores.
+Expected: clean 64.1 %, worst 45.3 % (dense: 66.8 and 54.3 %), 83,992 bytes; untrained (activations.py, ranges by
+"squared_error") 60.5 and 37.9 %.
 """
 
 from ml_collections import ConfigDict

@@ -17,7 +17,7 @@ DENSE = compressions.Compression("dense", {}, lambda apply_fn, params, batch, ke
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit code: 0, 1 for a full disk, 2 for wrong arguments, 130 when interrupted."""
+    """Run the command line; returns the exit code: 0; 1: a full disk; 2: wrong arguments; 130: interrupted."""
     options, start = parse(arguments), time.perf_counter()
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     try:

@@ -131,15 +131,3 @@ def test_the_label_of_concurrent_training_tells_the_epochs_that_are_trained(
     with pytest.raises(RuntimeError, match=f"^{epochs} epochs"):
         run.compressed(config, subject)
     assert config.label == f"{adversary} adversary, equal {equal}, {epochs} epochs"
-
-
-@pytest.mark.parametrize("file", sorted(p.stem for p in RECIPES.glob("*.py") if p.stem not in ("__init__", "options")))
-def test_every_recipe_says_what_it_does(file):
-    config = configs.load(str(RECIPES / f"{file}.py"))
-    for word in (
-        "Paper: ",
-        f"Command: python -m experiments.run --config=experiments/robust_training/recipes/{file}.py",
-    ):
-        assert word in config.module.__doc__
-    assert all(word in config.module.__doc__ for word in ("Time: ", "Expected: "))
-    assert config.label

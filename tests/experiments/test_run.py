@@ -450,20 +450,3 @@ def smaller_pruned(dense):
 
     pruning = prune.prune(prune.magnitude(), 0.8, prune.pooled())
     return sx.compress(dense.apply_fn, dense.variables, pruning, batches=[dense.test.x[:1]]).params
-
-
-@pytest.mark.parametrize("file", sorted(STUDY.glob("*.py")), ids=lambda file: file.stem)
-def test_config_files_say_what_they_are_for(file):
-    if file.stem in ("__init__", "sweep"):
-        return
-    header = configs.load_module(str(file), ("get_config", "label", "build")).__doc__
-    for part in (
-        "Question: ",
-        "Paper: ",
-        "Command: python -m experiments.run --config=experiments/",
-        "Time: ",
-        "Expected: ",
-    ):
-        assert f"\n{part}" in f"\n{header}", part
-    command = header.split("Command: python -m experiments.run ")[1].split("\n")[0]
-    assert run.parse([a.replace("=experiments/", f"={ROOT}/experiments/") for a in command.split()]).label

@@ -1,8 +1,8 @@
-"""HYDRA: scores of all weights are trained under attack, the best stay, and are trained under the same attack.
+"""Question: what do scores, trained under attack, leave when the best weights stay and are trained again (HYDRA)?
 
 Paper: Sehwag et al., HYDRA: Pruning Adversarially Robust Neural Networks (arXiv 2002.10509), under TRADES.
 Command: python -m experiments.run --config=experiments/robust_training/recipes/hydra.py --config.sparsity=0.95
-Time: some minutes on two busy CPU cores, once the dense network is trained.
+Time: not measured yet.
 Expected: not measured yet; the others of this folder are between 13.5 % (MAD) and 53.3 % (Twin-Rep) at 95 %.
 """
 

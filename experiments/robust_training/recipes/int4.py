@@ -1,4 +1,4 @@
-"""Robust int4: weights and activations are rounded to four bits throughout a training under attack.
+"""Question: what do four bits for weights and activations leave, rounded throughout a training under attack?
 
 Paper: Esser et al., Learned Step Size Quantization (arXiv 1902.08153), under PGD adversarial training.
 Command: python -m experiments.run --config=experiments/robust_training/recipes/int4.py

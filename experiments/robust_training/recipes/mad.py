@@ -1,4 +1,4 @@
-"""MAD: what does least harm on attacked images when it is masked, to second order, is removed at once.
+"""Question: what is left where the weights go whose masks do least harm on attacked images, to second order (MAD)?
 
 Paper: Lee, Kim and Ro, Masking Adversarial Damage (arXiv 2204.02738).
 Command: python -m experiments.run --config=experiments/robust_training/recipes/mad.py --config.sparsity=0.95

@@ -1,4 +1,4 @@
-"""RADMM: adversarial training that is pulled towards sparse weights harder and harder, then hard pruning.
+"""Question: what is left where adversarial training pulls towards sparse weights, harder and harder, before they go?
 
 Paper: Ye et al., Adversarial Robustness vs. Model Compression, or Both? (arXiv 1903.12561).
 Command: python -m experiments.run --config=experiments/robust_training/recipes/radmm.py --config.sparsity=0.95

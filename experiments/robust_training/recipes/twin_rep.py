@@ -1,4 +1,4 @@
-"""Twin-Rep: weights trained as products of two that decay become sparse; the smallest products are removed.
+"""Question: what is left where weights are trained as products of two that decay, and the smallest products go?
 
 Paper: Li et al., Learning Adversarially Robust Sparse Networks via Weight Reparameterization (AAAI 2023).
 Command: python -m experiments.run --config=experiments/robust_training/recipes/twin_rep.py --config.sparsity=0.95
