@@ -172,7 +172,7 @@ def on_slurm(todo: Sequence[Planned], folder: pathlib.Path, jobs: int, parameter
     try:
         import submitit  # pyrefly: ignore
     except ImportError as error:
-        raise ValueError("--slurm needs submitit, which is not installed: pip install 'spartax[slurm]'") from error
+        raise ValueError("--slurm needs submitit, which is not installed: pip install -e '.[slurm]'") from error
     executor = submitit.AutoExecutor(folder=folder / "slurm", cluster="slurm")
     try:
         executor.update_parameters(slurm_array_parallelism=jobs, **parameters)

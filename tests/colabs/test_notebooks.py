@@ -1,6 +1,7 @@
 """Every notebook runs top to bottom in quick mode, stores no output, holds no method code, and can be found."""
 
 import ast
+import importlib.util
 import pathlib
 import re
 
@@ -65,6 +66,35 @@ def test_is_listed_and_its_links_lead_to_files(path):
     links = re.findall(r"\]\((?!https?:)([^)#\s]+)\)", text)
     assert links
     assert all((FOLDER / link).exists() for link in links)
+
+
+def installing():
+    """The lines that install the package, the same in all notebooks; what pip is given is kept in `installed`."""
+    found = {next(cell.source for cell in read(path).cells if cell.cell_type == "code") for path in NOTEBOOKS}
+    end = "importlib.invalidate_caches()\n"
+    (lines,) = {text[: f"{text}\n".index(end) + len(end)].rstrip("\n") for text in found}
+    assert lines.count("pip") == 1
+    return lines.replace('%pip install -q "{root}"', "installed = root")
+
+
+@pytest.mark.parametrize("here", ["repository", "repository/colabs", "content"])
+def test_the_first_cell_installs_from_the_repository_around_it_or_beside_it(here, tmp_path, monkeypatch):
+    (tmp_path / "repository" / "compression" / "spartax").mkdir(parents=True)
+    (tmp_path / "repository" / "colabs").mkdir()
+    (tmp_path / "content" / "pictures").mkdir(parents=True)
+    (tmp_path / "content" / "spartax-main").symlink_to(tmp_path / "repository")
+    monkeypatch.chdir(tmp_path / here)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    names: dict = {}
+    exec(installing(), names)
+    assert names["installed"].samefile(tmp_path / "repository")
+
+
+def test_the_first_cell_says_what_is_missing_where_there_is_no_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=f"clone or upload the repository of Spartax into {tmp_path}"):
+        exec(installing(), {})
 
 
 @pytest.mark.slow

@@ -260,7 +260,7 @@ def test_slurm_gets_an_array_of_the_runs_that_are_left(study, monkeypatch, capsy
 def test_slurm_without_submitit_says_what_to_install(study, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert call(study, "--slurm") == 2
-    assert "submitit, which is not installed: pip install 'spartax[slurm]'" in capsys.readouterr().err
+    assert "submitit, which is not installed: pip install -e '.[slurm]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
