@@ -5,6 +5,8 @@ import inspect
 import pathlib
 import re
 import runpy
+import subprocess
+import sys
 
 import pytest
 
@@ -54,6 +56,18 @@ def test_formulas_survive_markdown(page):
     formulas = re.findall(r"\$[^$\n]+\$", prose)
     assert not [formula for formula in formulas if re.search(r"\\[^A-Za-z]", formula)]
     assert "$" not in re.sub(r"`[^`\n]*`", "", re.sub(r"\$[^$\n]+\$", "", prose)).replace("$$", "")
+
+
+@pytest.mark.slow
+def test_the_reference_is_rendered_where_pdoc_is_installed(tmp_path):
+    """In a process of its own: it puts what is found by file name into the modules themselves."""
+    pytest.importorskip("pdoc")
+    command = [sys.executable, str(ROOT / "docs" / "reference.py"), str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    page = (tmp_path / "spartax" / "prune.html").read_text()
+    assert 'id="magnitude"' in page
+    assert "Is Complexity" in page or "arXiv" in page
+    assert (tmp_path / "search.js").stat().st_size > 10_000
 
 
 def test_the_reference_has_every_public_function():

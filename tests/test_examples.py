@@ -4,11 +4,16 @@ import doctest
 import importlib
 import pathlib
 import re
+import shlex
+import sys
 
 import pytest
 
+from spartax import cli
+
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCE = ROOT / "compression"
+COMMANDS = ROOT / "docs" / "command_line.md"
 PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if ">>> " in page.read_text()]
 MODULES = [file for file in sorted(SOURCE.rglob("*.py")) if ">>> " in file.read_text()]
 
@@ -23,12 +28,31 @@ def run(*tests):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_examples_of_a_page_run(page):
+def test_the_examples_of_a_page_run(page, monkeypatch):
+    monkeypatch.chdir(ROOT)  # they name files of the repository
     text = page.read_text()
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
     test = doctest.DocTestParser().get_doctest(code, {}, page.name, str(page), 0)
     assert len(test.examples) == len(re.findall(r"^>>> ", text, re.MULTILINE)), f"{page}: an example outside ```python"
     run(test)
+
+
+def test_the_commands_of_the_page_print_what_it_says(tmp_path, monkeypatch, capsys):
+    """Those of its `console` blocks in turn, in a folder with the files of the repository and the modules of the page."""
+    text = COMMANDS.read_text()
+    for name, code in re.findall(r"^```python\n# (\w+)\.py\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        (tmp_path / f"{name}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    blocks = re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == text.count("\n$ spartax ")
+    for block in blocks:
+        command, told = re.match(r"\$ spartax ((?:.*\\\n)*.*)\n((?s:.*))", block).groups()
+        assert cli.main(shlex.split(command.replace("\\\n", ""))) == 0
+        printed = capsys.readouterr().out
+        assert doctest.OutputChecker().check_output(told, printed, doctest.ELLIPSIS), f"{command}\n{printed}"
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: file.stem)

@@ -1,6 +1,7 @@
 """Sweeps: what is planned, skipped, run at a time, failed, retried, interrupted, submitted."""
 
 import json
+import os
 import pathlib
 import sys
 import threading
@@ -255,6 +256,29 @@ def test_slurm_gets_an_array_of_the_runs_that_are_left(study, monkeypatch, capsy
     assert "--slurm: Unknown argument 'partition'" in capsys.readouterr().err
     assert call(study, "--slurm", "gpu") == 2
     assert "--slurm takes KEY=VALUE, as timeout_min=60; got 'gpu'" in capsys.readouterr().err
+
+
+def test_submitit_starts_what_it_is_given_where_it_is_installed(study, monkeypatch):
+    """Its executor of this machine in place of the cluster's; the line of the run is there already."""
+    submitit = pytest.importorskip("submitit")
+    jobs = []
+
+    class Local(submitit.AutoExecutor):
+        def __init__(self, folder, cluster):
+            super().__init__(folder=folder, cluster="local")
+
+        def map_array(self, *given):
+            jobs.extend(super().map_array(*given))
+            return jobs
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Local)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+    out = study.folder / "out"
+    out.mkdir()
+    measure.append(out / "results.jsonl", line(study.planned[0]))
+    assert sweeps.on_slurm(study.planned[:1], out, 1, {"timeout_min": 5}) == [job.job_id for job in jobs]
+    assert [job.result() for job in jobs] == [None]
+    assert "dense, seed 0: already in" in jobs[0].stdout()
 
 
 def test_slurm_without_submitit_says_what_to_install(study, monkeypatch, capsys):
