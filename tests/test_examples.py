@@ -38,7 +38,7 @@ def test_the_examples_of_a_page_run(page, monkeypatch):
 
 
 def test_the_commands_of_the_page_print_what_it_says(tmp_path, monkeypatch, capsys):
-    """Those of its `console` blocks in turn, in a folder with the files of the repository and the modules of the page."""
+    """Those of its `console` blocks in turn, in a folder with files of the repository and the modules of the page."""
     text = COMMANDS.read_text()
     for name, code in re.findall(r"^```python\n# (\w+)\.py\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         (tmp_path / f"{name}.py").write_text(code)
