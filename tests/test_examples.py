@@ -5,7 +5,6 @@ import importlib
 import pathlib
 import re
 import shlex
-import sys
 
 import pytest
 
@@ -38,14 +37,10 @@ def test_the_examples_of_a_page_run(page, monkeypatch):
 
 
 def test_the_commands_of_the_page_print_what_it_says(tmp_path, monkeypatch, capsys):
-    """Those of its `console` blocks in turn, in a folder with files of the repository and the modules of the page."""
+    """Those of its `console` blocks in turn, in a folder beside the files of the repository."""
     text = COMMANDS.read_text()
-    for name, code in re.findall(r"^```python\n# (\w+)\.py\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        (tmp_path / f"{name}.py").write_text(code)
-        monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     blocks = re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     assert len(blocks) == text.count("\n$ spartax ")
     for block in blocks:
