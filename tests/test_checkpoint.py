@@ -171,7 +171,7 @@ def test_saving_again_replaces_and_leaves_one_set_of_arrays(tmp_path):
     assert len(list((tmp_path / "c").iterdir())) == 2
 
 
-@pytest.mark.parametrize("step", ["_write_arrays", "commit", "flush"])
+@pytest.mark.parametrize("step", ["_write_arrays", "os.replace", "flush"])
 def test_a_save_that_fails_leaves_the_previous_checkpoint(tmp_path, monkeypatch, step):
     checkpoint.save(tmp_path / "c", {"w": jnp.ones(3)})
 
@@ -179,13 +179,28 @@ def test_a_save_that_fails_leaves_the_previous_checkpoint(tmp_path, monkeypatch,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, step, fail)
+        patch.setattr(f"spartax.checkpoint.{step}", fail)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(tmp_path / "c", {"w": jnp.zeros(3), "new": jnp.ones(1)})
     assert_same(checkpoint.restore(tmp_path / "c"), {"w": jnp.ones(3)})
     checkpoint.save(tmp_path / "c", {"w": jnp.zeros(3)})
     assert_same(checkpoint.restore(tmp_path / "c"), {"w": jnp.zeros(3)})
     assert len(list((tmp_path / "c").iterdir())) == 2
+
+
+@pytest.mark.parametrize("step", ["os.replace", "flush"])
+def test_a_full_disk_leaves_nothing_of_a_save_that_fails(tmp_path, monkeypatch, step):
+    checkpoint.save(tmp_path / "c", {"w": jnp.ones(3)})
+    before = sorted(tmp_path.rglob("*"))
+
+    def fail(*unused):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"spartax.checkpoint.{step}", fail)
+    with pytest.raises(OSError, match=r"c could not be written, what it held before is unchanged: .*No space left"):
+        checkpoint.save(tmp_path / "c", {"w": jnp.zeros(3)})
+    assert sorted(tmp_path.rglob("*")) == before
+    assert_same(checkpoint.restore(tmp_path / "c"), {"w": jnp.ones(3)})
 
 
 def test_a_process_killed_while_saving_leaves_the_previous_checkpoint(tmp_path):

@@ -54,16 +54,19 @@ def save(path: str | os.PathLike, params: Params, *, extra: Mapping[str, Any] | 
     spec = {"format": FORMAT, "arrays": f"arrays-{secrets.token_hex(4)}", "extra": dict(extra or {})}
     spec["tree"] = trees.encode(params, "params", lambda where, x: _kept(x, stored, small))
     spec["bytes"] = len(small)
-    text = to_json(spec)
+    text, temporary = to_json(spec), folder / "spec.json.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_arrays(folder / spec["arrays"], stored | ({"small": np.frombuffer(small, np.uint8)} if small else {}))
-        temporary = _written(folder / "spec.json.tmp", text)
+        _write(temporary, text)
+        os.replace(temporary, folder / "spec.json")
     except Exception as error:
         for left in folder.glob(spec["arrays"] + "*"):  # half a checkpoint only fills the disk
             shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise OSError(f"{folder} could not be written, what it held before is unchanged: {error}") from error
-    commit(temporary, folder / "spec.json")
+    flush(folder)  # not above: from here on the spec names the new arrays
     for old in folder.glob("arrays-*"):
         if not old.name.startswith(spec["arrays"]):
             shutil.rmtree(old, ignore_errors=True)
@@ -211,11 +214,10 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _written(file: pathlib.Path, text: str) -> pathlib.Path:
-    """The file, with this text, on the disk."""
+def _write(file: pathlib.Path, text: str) -> None:
+    """The file with this text, on the disk."""
     file.write_text(text)
     flush(file)
-    return file
 
 
 def commit(temporary: pathlib.Path, file: pathlib.Path) -> None:

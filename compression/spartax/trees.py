@@ -38,7 +38,7 @@ def encode(node: Any, where: str, keep: Keep) -> Node:
     """
     if type(node) in _SCALARS:
         return node
-    if verbs.is_leaf(node) or type(node) in _QUANTIZERS:
+    if is_known(node):
         fields = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
         coded = {name: encode(value, f"{where}.{name}", keep) for name, value in fields.items()}
         return {"leaf": type(node).__name__, "fields": coded}
@@ -51,6 +51,11 @@ def encode(node: Any, where: str, keep: Keep) -> Node:
     if isinstance(node, (jax.Array, np.ndarray, np.generic)):
         return _encode_array(node, where, keep)
     return encode(_only_value(node, where), where, keep)
+
+
+def is_known(node: Any) -> bool:
+    """Whether it is of a class that is read back by its name: a compressed leaf, or a quantizer inside one."""
+    return verbs.is_leaf(node) or type(node) in _QUANTIZERS
 
 
 def _encode_array(x: Any, where: str, keep: Keep) -> Node:

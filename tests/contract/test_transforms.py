@@ -1,18 +1,21 @@
 """What every transform obeys, and every chain of them."""
 
+import functools
 import inspect
 import typing
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import spartax as sx
-from spartax import arrays, lowrank, prune, quantize, tree
-from spartax.chain import chain
+from spartax import arrays, lowrank, prune, quantize, train, tree
+from spartax.chain import ChainState, chain
 from spartax.program import Scalings
 from spartax.records import Objective, Transform
+from spartax.train.checkpoints import fingerprint, resume, save
 from tests import plugs
 
 JOINS = {
@@ -96,6 +99,16 @@ def transform(name):
     return JOINS[name]()
 
 
+@functools.cache
+def updates(name):
+    """The transform, and what it gave: `init`, and two updates after it."""
+    transform = JOINS[name]()
+    given = [transform.init(PARAMS, GIVEN)]
+    for _ in range(2):
+        given.append(transform.update(*given[-1][:2], GIVEN))
+    return transform, *given
+
+
 def shapes(params):
     return [(x.shape, x.dtype) for x in jax.tree.leaves(params)]
 
@@ -135,12 +148,31 @@ def test_only_the_selection_is_touched(name, transform):
         assert np.isfinite(np.asarray(plugs.dense(w))).all()
 
 
-def test_a_second_update_with_the_same_evidence_changes_nothing(name, transform):
-    params, state = transform.init(PARAMS, GIVEN)
-    params, state, _ = transform.update(params, state, GIVEN)
-    again, _, _ = transform.update(params, state, GIVEN)
+def test_a_second_update_with_the_same_evidence_changes_nothing(name):
+    _, _, (params, *_), (again, *_) = updates(name)
     if name not in RANKS_AGAIN:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), again, params)
+
+
+def test_what_was_saved_in_training_goes_on_the_same(name, tmp_path):
+    transform, start, (params, state, info), (*expected, _) = updates(name)
+    *found, _ = transform.update(*restored(tmp_path, start, params, state, info), GIVEN)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    if isinstance(start[1], ChainState):  # it holds what init did until the first update hands it out
+        assert restored(tmp_path, start, *start, {})[1].report.keys() == info.keys()
+
+
+def restored(folder, start, *saved):
+    """Params and state of a method, through a checkpoint of `train.fit` that began with those of `start`."""
+    begin = lambda params, *known: train.init_state(  # noqa: E731
+        params, optax.identity(), method=train.Method(known[0], GIVEN.layouts, *known[1:])
+    )
+    keep, key = train.checkpoints(folder, every=1, config={}), jax.random.key(0)
+    first = begin(*start, {})
+    save(keep, fingerprint(keep, first, key), begin(*saved), [])
+    state, _ = resume(keep, fingerprint(keep, first, key), first)
+    return state.variables, state.method.state
 
 
 def test_refreshing_does_not_retrace(transform):

@@ -140,6 +140,13 @@ def test_a_checkpoint_of_a_newer_format_is_refused(tmp_path):
     assert json.loads(file.read_text()) == spec
 
 
+def test_what_cannot_be_saved_is_refused_before_the_first_step(tmp_path):
+    state = this.start()
+    state = state._replace(method=state.method._replace(state={"drawn": jax.random.key(0)}))
+    with pytest.raises(ValueError, match=r"state.method/0/drawn has dtype key<fry>, which cannot be saved"):
+        this.run(tmp_path, state=state, die=lambda step: pytest.fail("a step was taken"))
+
+
 def test_bad_options_are_refused(tmp_path):
     with pytest.raises(ValueError, match="every must be an integer of at least 1; got 0"):
         train.checkpoints(tmp_path, every=0, config={})

@@ -1,5 +1,6 @@
 """Training that survives being killed: its whole state on disk."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from spartax import checkpoint, checks, sharding
+from spartax import checkpoint, checks, sharding, trees
 from spartax.records import Array
 from spartax.train.step import State
 
@@ -45,7 +46,8 @@ def checkpoints(folder: str | os.PathLike, *, every: int, config: Mapping[str, A
 
     Raises:
       ValueError: `every` is no positive integer, `config` holds other than JSON values; in `fit`, the folder holds a
-        checkpoint of another run or of a newer format, or only some of the processes find one there.
+        checkpoint of another run or of a newer format, or only some of the processes find one there; the state of the
+        method holds what cannot be saved, which is said before the first step.
       OSError: in `fit`, a checkpoint could not be written (a full disk); the previous one is unchanged.
     """
     checks.positive_int("every", every)
@@ -57,7 +59,12 @@ def checkpoints(folder: str | os.PathLike, *, every: int, config: Mapping[str, A
 
 
 def fingerprint(keep: Checkpoints, state: State, key: Array) -> dict[str, Any]:
-    """What must be equal for a checkpoint to be continued: `config`, and hashes of the rest."""
+    """What must be equal for a checkpoint to be continued: `config`, and hashes of the rest.
+
+    Raises:
+      ValueError: the state of the method holds what cannot be saved.
+    """
+    trees.encode(_method(state), "state.method", lambda where, x: 0)
     flat = jax.tree_util.tree_flatten_with_path(state._replace(method=None, best=None))[0]
     shapes = [(jax.tree_util.keystr(keys), np.shape(x), str(jnp.result_type(x))) for keys, x in flat]
     hashes = {"key": _hash(key), "structure": _hash(str(shapes)), "start": _hash(*(x for _, x in flat))}
@@ -69,7 +76,7 @@ def save(keep: Checkpoints, print_of: dict[str, Any], state: State, losses: list
     flat = jax.tree_util.tree_flatten_with_path(state._replace(method=None))[0]
     saved = {
         "leaves": {jax.tree_util.keystr(keys): _whole(_without_keys(x)) for keys, x in flat},
-        "method": None if state.method is None else _plain((state.method.state, state.method.info)),
+        "method": _method(state),
         "losses": np.asarray(jax.device_get(losses), np.float32),
     }
     if jax.process_index() == 0:
@@ -150,8 +157,23 @@ def _placed(new: Any, like: Any) -> Any:
     return jax.random.wrap_key_data(new, impl=jax.random.key_impl(like)) if _is_key(like) else new
 
 
+def _method(state: State) -> Any:
+    return None if state.method is None else _plain((state.method.state, state.method.info))
+
+
+def _is_record(x: Any) -> bool:
+    """Whether it is a dataclass that is no compressed leaf, such as the state of a chain."""
+    return dataclasses.is_dataclass(x) and not isinstance(x, type) and not trees.is_known(x)
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+
+
 def _plain(node: Any) -> Any:
     """The state of a method without its record types, which `_like` puts back."""
+    if _is_record(node):
+        node = _fields(node)
     if isinstance(node, Mapping):
         return {name: _plain(value) for name, value in node.items()}
     if isinstance(node, (tuple, list)):
@@ -162,8 +184,9 @@ def _plain(node: Any) -> Any:
 def _like(like: Any, node: Any) -> Any:
     """Not by structure: a method's state may change its structure as it goes."""
     if isinstance(node, dict):
-        known = like if isinstance(like, Mapping) else {}
-        return {name: _like(known.get(name), value) for name, value in node.items()}
+        known = _fields(like) if _is_record(like) else like if isinstance(like, Mapping) else {}
+        values = {name: _like(known.get(name), value) for name, value in node.items()}
+        return type(like)(**values) if _is_record(like) else values
     if not isinstance(node, (tuple, list)):
         return node
     known = like if isinstance(like, (tuple, list)) and len(like) == len(node) else [None] * len(node)
