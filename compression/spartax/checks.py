@@ -1,6 +1,7 @@
 """Errors at the door: every check names the argument, what came and what is allowed."""
 
 import difflib
+import math
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -58,21 +59,43 @@ def images(name: str, x: Any, *, low: float = 0.0, high: float = 1.0) -> None:
     if x.ndim < 2:
         raise ValueError(f"{name} must be a batch [B, ...] of images; got shape {tuple(x.shape)}.")
     if is_concrete(x) and x.size:
-        least, most = float(jnp.min(x)), float(jnp.max(x))
+        least, most = float(x.min()), float(x.max())  # of a NumPy array without the device
         if not (least >= low and most <= high):  # NaN fails both
             raise ValueError(f"{name} must lie in [{low}, {high}]; got values from {least:g} to {most:g}.")
 
 
-def labels(name: str, y: Any, *, batch: int, classes: int | None = None) -> None:
+def labels(name: str, y: Any, *, batch: int, classes: float | None = None) -> None:
     """Labels: integers `[B]` in `[0, classes)`."""
     if not hasattr(y, "dtype") or not jnp.issubdtype(y.dtype, jnp.integer):
         raise ValueError(f"{name} must be an integer array [B]; got {getattr(y, 'dtype', type(y))}.")
     if tuple(y.shape) != (batch,):
         raise ValueError(f"{name} must have shape ({batch},) to match the images; got {tuple(y.shape)}.")
     if is_concrete(y) and y.size and classes is not None:
-        least, most = int(jnp.min(y)), int(jnp.max(y))
+        least, most = int(y.min()), int(y.max())
         if least < 0 or most >= classes:
             raise ValueError(f"{name} must lie in [0, {classes}); got values from {least} to {most}.")
+
+
+def batch(name: str, x: Any, y: Any, *, attacked: bool = False) -> None:
+    """A batch of training: as many labels as images, labels integers of 0 or more, images without NaN or infinity.
+
+    Values are looked at where they are in memory (NumPy), since looking at those of a device waits for it.
+
+    Args:
+      name: of the batch.
+      x: images, or a tree of inputs, `[B, ...]`.
+      y: labels `[B, ...]`.
+      attacked: whether a loss attacks the images: they must lie in [0, 1].
+    """
+    for part in jax.tree.leaves(x):
+        if len(part) != len(y):
+            raise ValueError(f"{name} must hold one label for each image; got {len(part)} images, {len(y)} labels.")
+        if isinstance(part, np.ndarray) and attacked:
+            images(f"x of {name}", part)
+        elif isinstance(part, np.ndarray) and jnp.issubdtype(part.dtype, jnp.floating) and not np.isfinite(part).all():
+            raise ValueError(f"x of {name} holds NaN or infinite values; every one must be finite.")
+    if isinstance(y, np.ndarray):
+        labels(f"y of {name}", y.reshape(-1), batch=y.size, classes=math.inf)
 
 
 def nonzero(name: str, arrays: Iterable[Any]) -> None:

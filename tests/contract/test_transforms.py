@@ -165,13 +165,15 @@ def test_what_was_saved_in_training_goes_on_the_same(name, tmp_path):
 
 def restored(folder, start, *saved):
     """Params and state of a method, through a checkpoint of `train.fit` that began with those of `start`."""
-    begin = lambda params, *known: train.init_state(  # noqa: E731
-        params, optax.identity(), method=train.Method(known[0], GIVEN.layouts, *known[1:])
-    )
-    keep, key = train.checkpoints(folder, every=1, config={}), jax.random.key(0)
-    first = begin(*start, {})
-    save(keep, fingerprint(keep, first, key), begin(*saved), [])
-    state, _ = resume(keep, fingerprint(keep, first, key), first)
+
+    def begun(params, state, info):
+        method = train.Method(state, GIVEN.layouts, info)
+        return train.init_state(params, optax.identity(), method=method)
+
+    keep, first = train.checkpoints(folder, every=1, config={}), begun(*start, {})
+    mark = fingerprint(keep, first, jax.random.key(0))
+    save(keep, mark, begun(*saved), [])
+    state, _ = resume(keep, mark, first)
     return state.variables, state.method.state
 
 

@@ -9,11 +9,11 @@ from spartax.train.batch_stats import reestimate_batch_stats
 from spartax.train.checkpoints import Checkpoints, checkpoints
 from spartax.train.class_dependent import Round, class_dependent, class_weights
 from spartax.train.conadv import conadv, look_ahead, with_adversary
-from spartax.train.fit import NotFiniteError, fit
+from spartax.train.fit import BadBatchError, NotFiniteError, fit
 from spartax.train.logs import Log, json_lines, tensorboard
 from spartax.train.lottery import Ticket, lottery
 from spartax.train.mixed_precision import mixed_precision
-from spartax.train.network import Loss, Network, TrainApply
+from spartax.train.network import Loss, Network, TrainApply, attacking
 from spartax.train.overfitting import Overfitting, overfitting
 from spartax.train.progressive import Student, ensemble, progressive
 from spartax.train.pull_removed import pull_removed
@@ -27,6 +27,7 @@ from spartax.train.warm_up import warm_up
 
 __all__ = [
     "Activations",
+    "BadBatchError",
     "Best",
     "Checkpoints",
     "Log",
@@ -46,6 +47,7 @@ __all__ = [
     "accelat",
     "accelat_step",
     "alrs",
+    "attacking",
     "averaged",
     "begin",
     "checkpoints",

@@ -11,7 +11,7 @@ from spartax import checks
 from spartax.records import ApplyFn, Array, Attack, Params
 from spartax.train.attacked import attacked
 from spartax.train.divergence import cross_entropy
-from spartax.train.network import Loss, Network
+from spartax.train.network import Loss, Network, attacking
 
 OWN = "adversary"  # the collection of the variables that holds the attacked images of the coming batch
 
@@ -44,6 +44,7 @@ def conadv(attack: Attack, *, share: float = 0.5) -> Loss:
     """
     checks.in_range("share", share, 0.0, 1.0)
 
+    @attacking
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict[str, Any]]:
         if not isinstance(network.variables, dict) or OWN not in network.variables:
             raise ValueError("variables must come from train.with_adversary, which attacks the first batch.")

@@ -1,8 +1,6 @@
 """The training loop."""
 
-import dataclasses
 import itertools
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,22 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spartax import sharding
+from spartax import checks, sharding
 from spartax.records import Array
 from spartax.train.checkpoints import Checkpoints, fingerprint, resume, save
 from spartax.train.logs import Log
+from spartax.train.network import is_attacking
 from spartax.train.refresh import Refresh
+from spartax.train.report import EVERY, Report, progress_bar
 from spartax.train.step import State, Step
 from spartax.train.validation import Validation, looked, over, prepared
 
 _REFRESH_KEYS = 2**31  # keys of refreshes begin where those of steps end
-_CHECK_EVERY = 10  # steps between two looks at the loss: looking waits for the device
 
 
 class NotFiniteError(FloatingPointError):
-    """Training broke: a loss, a gradient or new weights became NaN or infinite.
+    """Training broke: a loss, a gradient, new weights or other variables became NaN or infinite.
 
     Attributes:
       state: the last good one, before the step that broke; its `step` counts the good ones.
@@ -34,9 +32,24 @@ class NotFiniteError(FloatingPointError):
 
     def __init__(self, state: State, losses: np.ndarray):
         number, loss = int(state.step) + 1, losses[-1]
-        what = f"a gradient or a weight stopped being finite (the loss was {loss:g})"
+        what = f"a gradient, a weight or a statistic stopped being finite (the loss was {loss:g})"
         broke = what if np.isfinite(loss) else f"the loss became {loss}"
-        super().__init__(f"{broke} at step {number}; lower the learning rate. The state before it is in `.state`.")
+        data = "look for labels beyond the classes of the network and for odd values in the images"
+        cure = f"{data}, or lower the learning rate" if number == 1 else f"lower the learning rate, or {data}"
+        super().__init__(f"{broke} at step {number}; {cure}. The state before it is in `.state`.")
+        self.state, self.losses = state, losses
+
+
+class BadBatchError(ValueError):
+    """A batch cannot be trained on.
+
+    Attributes:
+      state: the one before it.
+      losses: of all steps before it, float32.
+    """
+
+    def __init__(self, what: str, state: State, losses: np.ndarray):
+        super().__init__(what)
         self.state, self.losses = state, losses
 
 
@@ -65,7 +78,8 @@ def fit(
       step: from `make_step`.
       state: from `init_state`, or of an earlier `fit`; its memory is reused.
       batches: `(x [B, ...], y [B], ...)`, as `data.batches` gives. A run that goes on from a checkpoint skips those it
-        has seen: at no cost in a sequence, by drawing them from other iterables.
+        has seen: at no cost in a sequence, by drawing them from other iterables. NumPy arrays are checked as they
+        come, those of devices in the first batch only.
       key: PRNG key.
       mesh: from `sharding.mesh`; every batch is split over its rows. Place the state on it before
         (`sharding.replicate`, `sharding.shard_params`).
@@ -73,47 +87,58 @@ def fit(
         refreshed before that step, on its batch.
       validate: from `train.validation`: keeps the best weights in `state.best`, and may end training early.
       keep: from `train.checkpoints`: the same call, after an interruption, goes on from the last checkpoint.
-      logs: `train.json_lines(path)`, `train.tensorboard(folder)`: mean loss of ten steps, images per second, score.
+      logs: `train.json_lines(path)`, `train.tensorboard(folder)`: mean loss of ten steps, images per second, what the
+        loss tells of the last of them (`train.Loss`), score. The first of several processes writes them.
       total: number of batches, for the time left; known for sequences.
       name: shown beside the bar.
-      progress: whether to show it.
+      progress: whether to show it, in the first of several processes.
 
     Returns:
       The last state, and the loss of every step, float32 [steps]; with `keep`, those of before an interruption too.
 
     Raises:
-      NotFiniteError: a loss, gradient or weight is NaN or infinite; the error holds the last good state.
-      ValueError: there was no batch, or the mesh does not divide one; see also `train.checkpoints` and
+      NotFiniteError: a loss, gradient, weight or other variable is NaN or infinite; it holds the last good state.
+      BadBatchError: a ValueError that holds the state before the batch: labels that are no integers of 0 or more, or
+        not as many as images, values that are not finite, images outside [0, 1] under a loss that attacks them, a
+        number of examples that the mesh does not divide.
+      ValueError: there was no batch, or fewer than the checkpoint has seen; see also `train.checkpoints` and
         `train.validation`.
     """
-    first, losses, print_of = int(state.step), [], {}
+    first, losses, print_of, numbers = int(state.step), [], {}, None
+    leads = jax.process_index() == 0
     state = state if validate is None else prepared(validate, state)
     if keep is not None:
         print_of = fingerprint(keep, state, key)
         state, losses = resume(keep, print_of, state)
-    saved = len(losses)
+    saved, start = len(losses), len(losses)
+    logs = list(logs) if leads else []
     for log in logs:
-        log.begin(first + saved)
-    with _bar(progress) as bar:
-        report = _Report(bar, bar.add_task(name, total=total or _length(batches), note=""), logs)
-        for x, y, *_ in _rest(batches, saved):
+        log.begin(first + start)
+    with progress_bar(progress and leads) as bar:
+        report = Report(bar, bar.add_task(name, total=total or _length(batches), note=""), logs)
+        for x, y, *_ in _rest(batches, start):
             if over(validate, state):
                 break
-            x, y = (x, y) if mesh is None else sharding.shard_batch((x, y), mesh)
             number = first + len(losses)
+            try:
+                x, y = _taken(x, y, f"batches[{len(losses)}]", mesh, len(losses) == start, is_attacking(step))
+            except ValueError as error:
+                _check_finite(state, first, losses)
+                raise BadBatchError(str(error), state, _host(losses)) from error
             if refresh is not None and refresh.due(number):
                 state = refresh.update(state, jax.random.fold_in(key, _REFRESH_KEYS + number), x, y)
             state, loss = step(state, jax.random.fold_in(key, number), x, y)
+            state, numbers = state._replace(log=None), state.log
             losses.append(loss)
             report.images += len(y)
             number += 1
-            if number % _CHECK_EVERY == 0:
+            if number % EVERY == 0:
                 _check_finite(state, first, losses)
-                report(first, losses)
+                report(first, losses, numbers)
             if validate is not None and number % validate.every == 0:
                 _check_finite(state, first, losses)
-                state, score = looked(validate, state)
-                report.tell(number, {"score": score})
+                state, scores = looked(validate, state)
+                report.tell(number, scores)
             if keep is not None and number % keep.every == 0:
                 _check_finite(state, first, losses)
                 save(keep, print_of, state, losses)
@@ -121,61 +146,48 @@ def fit(
         if not losses:
             raise ValueError("batches must hold at least one batch; got none.")
         _check_finite(state, first, losses)
-        if report.images and (first + len(losses)) % _CHECK_EVERY:
-            report(first, losses)
+        if report.images and (first + len(losses)) % EVERY:
+            report(first, losses, numbers)
     if keep is not None and saved < len(losses):
         save(keep, print_of, state, losses)
-    return state, np.asarray(jax.device_get(losses), np.float32)
-
-
-@dataclasses.dataclass
-class _Report:
-    """What a run tells as it goes.
-
-    Attributes:
-      bar, task: the progress bar.
-      logs: where metrics are written.
-      start: when the run began, in seconds.
-      images: seen since.
-    """
-
-    bar: Progress
-    task: Any
-    logs: Sequence[Log]
-    start: float = dataclasses.field(default_factory=time.perf_counter)
-    images: int = 0
-
-    def __call__(self, first: int, losses: list[Any]) -> None:
-        """Mean loss of the last ten steps, which does not depend on interruptions, and images per second."""
-        window = min((first + len(losses) - 1) % _CHECK_EVERY + 1, len(losses))
-        losses[-window:] = jax.device_get(losses[-window:])  # a list of device arrays would grow for ever
-        loss, rate = float(np.mean(losses[-window:])), self.images / (time.perf_counter() - self.start)
-        self.bar.update(self.task, completed=len(losses), note=f"loss {loss:.3f}, {rate:,.0f} images/s")
-        self.tell(first + len(losses), {"loss": loss, "images_per_second": rate})
-
-    def tell(self, step: int, values: dict[str, float]) -> None:
-        for log in self.logs:
-            log.write(step, values)
+    return state, _host(losses)
 
 
 def _length(batches: Any) -> int | None:
     return len(batches) if hasattr(batches, "__len__") else None
 
 
+def _host(losses: list[Any]) -> np.ndarray:
+    return np.asarray(jax.device_get(losses), np.float32)
+
+
 def _rest(batches: Any, done: int) -> Iterable[tuple[Any, ...]]:
-    """The batches after the first `done`."""
+    """The batches after the first `done`, which there must be."""
     if hasattr(batches, "__len__") and hasattr(batches, "__getitem__"):
-        return (batches[number] for number in range(done, len(batches)))
-    return itertools.islice(batches, done, None)
+        there, rest = len(batches), (batches[number] for number in range(done, len(batches)))
+    else:
+        rest = iter(batches)
+        there = sum(1 for _ in itertools.islice(rest, done))
+    if there < done:
+        raise ValueError(
+            f"batches must be those of the whole run, of which the checkpoint has seen {done}; got {there}. Name "
+            "another folder to start again."
+        )
+    return rest
+
+
+def _taken(x: Any, y: Any, name: str, mesh: Mesh | None, is_first: bool, is_attacked: bool) -> tuple[Any, Any]:
+    """The batch on its devices, after its checks; of the first batch arrays of devices are fetched for them."""
+    seen = jax.tree.map(np.asarray, (x, y)) if is_first and _is_here((x, y)) else (x, y)
+    checks.batch(name, *seen, attacked=is_attacked)
+    return (x, y) if mesh is None else sharding.shard_batch((x, y), mesh)
+
+
+def _is_here(batch: Any) -> bool:
+    return all(x.is_fully_addressable for x in jax.tree.leaves(batch) if isinstance(x, jax.Array))
 
 
 def _check_finite(state: State, first: int, losses: list[Any]) -> None:
     if not state.finite:
         good = int(state.step) - first
-        values = np.asarray(jax.device_get(losses[: good + 1]), np.float32)
-        raise NotFiniteError(state._replace(finite=jnp.ones_like(state.finite)), values)
-
-
-def _bar(shown: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    return Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), disable=not shown)
+        raise NotFiniteError(state._replace(finite=jnp.ones_like(state.finite)), _host(losses[: good + 1]))

@@ -16,10 +16,12 @@ class Log(NamedTuple):
     Attributes:
       begin: `(step)`: a run begins, or goes on, after this step; what was written of later steps is void.
       write: `(step, {name: number})`.
+      name: what it is, for messages.
     """
 
     begin: Callable[[int], None]
     write: Callable[[int, Mapping[str, float]], None]
+    name: str = "a log"
 
 
 def json_lines(path: str | os.PathLike) -> Log:
@@ -46,7 +48,7 @@ def json_lines(path: str | os.PathLike) -> Log:
         with file.open("a") as out:
             out.write(json.dumps({"step": step, **values}) + "\n")
 
-    return Log(begin, write)
+    return Log(begin, write, f"the log {file}")
 
 
 def tensorboard(folder: str | os.PathLike) -> Log:
@@ -68,4 +70,4 @@ def tensorboard(folder: str | os.PathLike) -> Log:
         with files[-1].open("ab") as out:
             out.write(events.scalars(time.time(), step, values))
 
-    return Log(begin, write)
+    return Log(begin, write, f"the log {root}")

@@ -10,7 +10,7 @@ import optax
 
 from spartax import tree
 from spartax.records import ApplyFn, Array, Params, Rule
-from spartax.train.network import Loss, Network, TrainApply
+from spartax.train.network import LOG, Loss, Network, TrainApply, attacking
 
 
 class State(NamedTuple):
@@ -23,9 +23,10 @@ class State(NamedTuple):
       opt_state: state of the optimizer.
       step: number of steps done, int32.
       method: what a compression in training knows (`train.begin`); None without one.
-      finite: False from the first step on whose loss, gradient or new weights were not finite: that step and all after
-        it change nothing, so that this is the last good state and `step` says where it began.
+      finite: False from the first step on whose loss, gradient, new weights or other variables were not finite: that
+        step and all after it change nothing, so that this is the last good state and `step` says where it began.
       best: the best weights so far (`train.validation`); None without one.
+      log: numbers that the loss of the last step gave for the logs; `train.fit` takes them out.
     """
 
     trainable: Params
@@ -36,6 +37,7 @@ class State(NamedTuple):
     method: Any = None
     finite: Array | bool = True
     best: Any = None
+    log: Any = None
 
     @property
     def variables(self) -> Params:
@@ -85,8 +87,9 @@ def make_step(
 ) -> Step:
     """`step(state, key, x, y) -> (state, loss)`, compiled once. The memory of the given state is reused.
 
-    A step that is not finite changes nothing but `state.finite`. Gradients of `k` batches are accumulated by
-    `tx = optax.MultiSteps(tx, k)`: k steps of size B are then one step of size k B.
+    A step whose loss, gradient, new weight or other variable is not finite changes nothing but `state.finite`.
+    Gradients of `k` batches are accumulated by `tx = optax.MultiSteps(tx, k)`: k steps of size B are then one step of
+    size k B.
 
     Args:
       loss: such as `losses.clean()` or `losses.pgd_at(attack)`.
@@ -110,17 +113,21 @@ def make_step(
         (total, updates), gradients = jax.value_and_grad(value, has_aux=True)(state.trainable)
         changes, opt_state = tx.update(gradients, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, changes)
+        log = updates.get(LOG)
+        updates = {name: value for name, value in updates.items() if name != LOG}
         others = {**state.others, **updates} if state.others is not None else None
-        good = state.finite & _all_finite((total, gradients, trainable))
+        good = state.finite & _all_finite((total, gradients, trainable, others))
         new = state._replace(trainable=trainable, others=others, opt_state=opt_state, step=state.step + 1)
-        return jax.tree.map(functools.partial(jnp.where, good), new, state)._replace(finite=good), total
+        return jax.tree.map(functools.partial(jnp.where, good), new, state)._replace(finite=good, log=log), total
 
     def step(state: State, key: Array, x: Array, y: Array) -> tuple[State, Array]:
-        new, total = compiled(state._replace(method=None, best=None), key, x, y)  # they stay on the host
+        new, total = compiled(state._replace(method=None, best=None, log=None), key, x, y)  # they stay on the host
         return new._replace(method=state.method, best=state.best), total
 
-    return step
+    return attacking(step, like=loss)
 
 
-def _all_finite(tree: Any) -> Array:
-    return functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)])
+def _all_finite(values: Any) -> Array:
+    return functools.reduce(
+        jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values) if tree.is_floating(x)]
+    )

@@ -1,5 +1,6 @@
 """Training a network that is read at several widths: one step after another at each of them."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ def switching(step: Step, widths: Sequence[Bits] | Draw = (8, 6, 4, 2)) -> Step:
     if not callable(widths):
         checks.positive_int("the number of widths", len(widths))
 
+    @functools.wraps(step)
     def joint(state: State, key: Array, x: Array, y: Array) -> tuple[State, Array]:
         before, losses = jnp.copy(state.step), []  # the memory of the state is reused
         for turn, bits in enumerate((widths(key, before),) if callable(widths) else widths):

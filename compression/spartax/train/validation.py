@@ -1,7 +1,7 @@
 """The best weights by a score on held-out data, and when to stop."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -28,17 +28,20 @@ class Best(NamedTuple):
     variables: Params
 
 
+Score = Callable[[Params], float | Mapping[str, float]]
+
+
 class Validation(NamedTuple):
     """What `train.fit(..., validate=)` takes; see `validation`."""
 
-    score: Callable[[Params], float]
+    score: Score
     every: int
     patience: int | None
     weights: Callable[[State], Params]
 
 
 def validation(
-    score: Callable[[Params], float],
+    score: Score,
     *,
     every: int,
     patience: int | None = None,
@@ -52,13 +55,14 @@ def validation(
         score = lambda v: measure.robustness({"PGD": pgd}, Partial(apply, v), held.x, held.y, key).worst.mean()
 
     Args:
-      score: `variables -> number`, higher is better.
+      score: `variables -> number`, higher is better; or `{"score": number, ...}` with more numbers for the logs, such
+        as those of `train.overfitting`.
       every: steps between two looks.
       patience: stop after this many looks in a row without a better score; never when left out.
       weights: which weights of the state are looked at: `train.averaged` for an average.
 
     Raises:
-      ValueError: `every` or `patience` is no positive integer; at use, a score that is not finite.
+      ValueError: `every` or `patience` is no positive integer; at use, no score or one that is not finite.
     """
     checks.positive_int("every", every)
     if patience is not None:
@@ -73,17 +77,21 @@ def prepared(validation: Validation, state: State) -> State:
     return state._replace(best=Best(-math.inf, int(state.step), 0, _copy(validation.weights(state))))
 
 
-def looked(validation: Validation, state: State) -> tuple[State, float]:
-    """The state after a look, and the score."""
+def looked(validation: Validation, state: State) -> tuple[State, dict[str, float]]:
+    """The state after a look, and the score with what else was told."""
     variables, best = validation.weights(state), state.best
-    score = float(validation.score(variables))
+    found = validation.score(variables)
+    numbers = {
+        name: float(value) for name, value in (found if isinstance(found, Mapping) else {"score": found}).items()
+    }
+    score = numbers.get("score", math.nan)
     if not math.isfinite(score):
         raise ValueError(f"score must be a finite number; got {score} at step {int(state.step)}.")
     if score > best.score:
         best = Best(score, int(state.step), 0, _copy(variables))
     else:
         best = best._replace(waited=best.waited + 1)
-    return state._replace(best=best), score
+    return state._replace(best=best), numbers
 
 
 def over(validation: Validation | None, state: State) -> bool:

@@ -9,7 +9,7 @@ from spartax import checks
 from spartax.records import Array
 from spartax.train.divergence import cross_entropy
 from spartax.train.losses import fgsm_rs
-from spartax.train.network import Loss, Network
+from spartax.train.network import LOG, Loss, Network, attacking
 
 WEIGHTS = (1.0, 2.5, 1.5)  # of the paper for eps 8/255 with a uniform start
 
@@ -42,7 +42,7 @@ def aaer(
         counts in the value alone.
 
     Returns:
-      `loss(network, key, x, y) -> (value, updates)`, see `train.Loss`.
+      `loss(network, key, x, y) -> (value, updates)`, see `train.Loss`; logs get `abnormal`, n/B of the batch.
 
     Raises:
       ValueError: a number that is negative or not finite; not three weights.
@@ -54,6 +54,7 @@ def aaer(
         checks.in_range("weights", weight, 0.0, math.inf, open_high=True)
     share, by_loss, by_logits = weights
 
+    @attacking
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         ends = fgsm_rs.one_step(network, key, x, y, eps, step, start, clamp)
         logits, updates = network.forward(ends.end)
@@ -64,8 +65,8 @@ def aaer(
         spread = _mean(moved, abnormal) - jax.lax.stop_gradient(_mean(moved, ~abnormal))
         fall = before - (after if through else jax.lax.stop_gradient(after))
         term = by_loss * _mean(fall, abnormal) + by_logits * jnp.maximum(spread, 0.0)
-        both = jnp.any(abnormal) & jnp.any(~abnormal)
-        return jnp.mean(after) + share * jnp.mean(abnormal) * jnp.where(both, term, 0.0), updates
+        both, part = jnp.any(abnormal) & jnp.any(~abnormal), jnp.mean(abnormal)
+        return jnp.mean(after) + share * part * jnp.where(both, term, 0.0), {**updates, LOG: {"abnormal": part}}
 
     return loss
 

@@ -6,7 +6,7 @@ from spartax import checks
 from spartax.records import Array, Attack, LogitsFn
 from spartax.train.attacked import attacked, averaged_updates
 from spartax.train.divergence import cross_entropy, divergence, taught
-from spartax.train.network import Loss, Network
+from spartax.train.network import Loss, Network, attacking
 
 
 def ard(teacher: LogitsFn, attack: Attack, *, alpha: float = 1.0, temperature: float = 30.0) -> Loss:
@@ -31,6 +31,7 @@ def ard(teacher: LogitsFn, attack: Attack, *, alpha: float = 1.0, temperature: f
     checks.in_range("alpha", alpha, 0.0, 1.0)
     checks.positive("temperature", temperature)
 
+    @attacking
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         logits, updates = network.forward(attacked(attack, network, key, x, y))
         soft = temperature**2 * jnp.mean(divergence(taught(teacher, x, logits), logits, temperature))

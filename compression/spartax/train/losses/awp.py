@@ -1,6 +1,7 @@
 """`awp`: any loss, at the weights nearby where it is larger."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -34,6 +35,7 @@ def awp(base: Loss, *, gamma: float = 0.005) -> Loss:
     """
     checks.in_range("gamma", gamma, 0.0, math.inf, open_high=True)
 
+    @functools.wraps(base)
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         at = network.at
         if at is None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from spartax import checks
 from spartax.records import Array
 from spartax.train.divergence import cross_entropy
-from spartax.train.network import Loss, Network
+from spartax.train.network import Loss, Network, attacking
 
 
 class OneStep(NamedTuple):
@@ -46,6 +46,7 @@ def fgsm_rs(eps: float, *, step: float = 1.25, start: float = 1.0, clamp: bool =
     """
     check(eps, step, start)
 
+    @attacking
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         ends = one_step(network, key, x, y, eps, step, start, clamp)
         logits, updates = network.forward(ends.end)

@@ -1,5 +1,6 @@
 """`grad_align`: any loss, with gradients in the image that point the same way within the ball."""
 
+import functools
 import math
 
 import jax
@@ -33,6 +34,7 @@ def grad_align(base: Loss, eps: float, *, weight: float = 0.2) -> Loss:
     for name, number in (("eps", eps), ("weight", weight)):
         checks.in_range(name, number, 0.0, math.inf, open_high=True)
 
+    @functools.wraps(base)
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         value, updates = base(network, key, x, y)
         noise = jax.random.uniform(jax.random.fold_in(key, 1), x.shape, x.dtype, -eps, eps)

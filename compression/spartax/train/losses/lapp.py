@@ -1,5 +1,6 @@
 """`lapp`: any loss, with a bound on the multiply-adds that learnt thresholds leave."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ def lapp(base: Loss, apply: ApplyFn, variables: Params, x: Any, target: float, *
     checks.in_range("weight", weight, 0.0, float("inf"), open_high=True)
     left = macs_left(apply, variables, x)
 
+    @functools.wraps(base)
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         value, updates = base(network, key, x, y)
         return value + weight * jnp.square(jax.nn.relu(left(network.variables) / target - 1)), updates

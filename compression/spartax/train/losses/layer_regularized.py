@@ -9,7 +9,7 @@ from spartax import checks
 from spartax.records import Array, Attack
 from spartax.train.attacked import attacked
 from spartax.train.losses.clean import clean
-from spartax.train.network import Loss, Network
+from spartax.train.network import Loss, Network, attacking
 from spartax.train.sustainability import Activations, relative_change
 
 
@@ -37,6 +37,7 @@ def layer_regularized(attack: Attack, activations: Activations, strengths: Mappi
         checks.in_range("strengths", strength, 0.0, math.inf, open_high=True)
     plain = clean()
 
+    @attacking
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         moved = attacked(attack, network, key, x, y)
         value, updates = plain(network, key, moved, y)

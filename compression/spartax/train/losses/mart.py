@@ -9,7 +9,7 @@ from spartax import checks
 from spartax.records import Array, Attack
 from spartax.train.attacked import attacked, averaged_updates
 from spartax.train.divergence import cross_entropy, divergence
-from spartax.train.network import Loss, Network
+from spartax.train.network import Loss, Network, attacking
 
 
 def mart(attack: Attack, *, weight: float = 5.0) -> Loss:
@@ -30,6 +30,7 @@ def mart(attack: Attack, *, weight: float = 5.0) -> Loss:
     """
     checks.in_range("weight", weight, 0.0, math.inf, open_high=True)
 
+    @attacking
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         moved = attacked(attack, network, key, x, y)
         (clean, first), (logits, second) = network.forward(x), network.forward(moved)

@@ -3,7 +3,7 @@
 from spartax.records import Array, Attack
 from spartax.train.attacked import attacked
 from spartax.train.losses.clean import clean
-from spartax.train.network import Loss, Network
+from spartax.train.network import Loss, Network, attacking
 
 
 def pgd_at(attack: Attack, base: Loss | None = None) -> Loss:
@@ -21,6 +21,7 @@ def pgd_at(attack: Attack, base: Loss | None = None) -> Loss:
     """
     inner = clean() if base is None else base
 
+    @attacking
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         return inner(network, key, attacked(attack, network, key, x, y), y)
 

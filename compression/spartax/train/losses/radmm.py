@@ -1,5 +1,6 @@
 """`radmm`: any loss, with the pull of ADMM towards sparse weights."""
 
+import functools
 import math
 
 import jax
@@ -29,6 +30,7 @@ def radmm(base: Loss, rho: float = 1e-3) -> Loss:
     """
     checks.in_range("rho", rho, 0.0, math.inf, open_high=True)
 
+    @functools.wraps(base)
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         is_own = lambda w: isinstance(w, Pulled)  # noqa: E731
         own = [w for w in jax.tree.leaves(network.variables, is_leaf=is_own) if is_own(w)]

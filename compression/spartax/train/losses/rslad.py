@@ -6,7 +6,7 @@ from spartax import checks
 from spartax.records import Array, LogitsFn
 from spartax.train.attacked import averaged_updates, farthest
 from spartax.train.divergence import divergence, taught
-from spartax.train.network import Loss, Network
+from spartax.train.network import Loss, Network, attacking
 
 
 def rslad(
@@ -42,6 +42,7 @@ def rslad(
     checks.in_range("robust", robust, 0.0, 1.0)
     find = farthest(divergence, eps, norm, steps, step_size)
 
+    @attacking
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         del y
         clean, first = network.forward(x)

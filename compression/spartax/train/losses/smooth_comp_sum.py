@@ -9,7 +9,7 @@ import optax
 from spartax import checks
 from spartax.records import Array
 from spartax.train.attacked import averaged_updates, farthest
-from spartax.train.network import Loss, Network
+from spartax.train.network import Loss, Network, attacking
 
 
 def smooth_comp_sum(
@@ -49,6 +49,7 @@ def smooth_comp_sum(
     checks.positive("rho", rho)
     find = farthest(lambda target, margins: jnp.sum((margins - target) ** 2, axis=1), eps, norm, steps, step_size)
 
+    @attacking
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         (clean, first) = network.forward(x)
         seen = network._replace(logits=lambda x: _margins(network.logits(x), y))

@@ -8,7 +8,7 @@ from spartax import checks
 from spartax.records import Array
 from spartax.train.attacked import averaged_updates, farthest
 from spartax.train.divergence import cross_entropy, divergence
-from spartax.train.network import Loss, Network
+from spartax.train.network import Loss, Network, attacking
 
 
 def trades(
@@ -36,6 +36,7 @@ def trades(
     checks.in_range("beta", beta, 0.0, math.inf, open_high=True)
     find = farthest(divergence, eps, norm, steps, step_size)
 
+    @attacking
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         moved = find(network, key, x, network.logits(x))
         (clean, first), (attacked, second) = network.forward(x), network.forward(moved)

@@ -1,5 +1,6 @@
 """`tscnc`: any loss, with weights kept sparse and their matrices well conditioned."""
 
+import functools
 import math
 from collections.abc import Collection
 
@@ -42,6 +43,7 @@ def tscnc(
     if not layers:
         raise ValueError("layers must name at least one weight; got none.")
 
+    @functools.wraps(base)
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         value, updates = base(network, key, x, y)
         found = tree.weights(network.variables)
