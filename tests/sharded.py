@@ -3,13 +3,14 @@
 import functools
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 import spartax as sx
-from spartax import checkpoint, data, prune, sharding, train
+from spartax import attacks, checkpoint, data, prune, sharding, train
 
 APPLY = sx.compressed(lambda params, x: jax.nn.relu(x @ params["first"]) @ params["second"] + params["bias"])
 TX = optax.adam(1e-2)
@@ -69,12 +70,36 @@ def trained(masked, grid=None):
     return *run(train.make_step(counted, TX, APPLY), state, mesh, masked), len(traces)
 
 
-def run(step, state, mesh, masked, count=6, keep=None):
+def run(step, state, mesh, masked, count=6, keep=None, logs=()):
     key = jax.random.key(0)
     batches = data.batches(examples(), 16, key, epochs=2)
     refresh = method()[1] if masked else None
     batches = [batches[number] for number in range(count)]
-    return train.fit(step, state, batches, key, mesh=mesh, refresh=refresh, keep=keep, progress=False)
+    return train.fit(step, state, batches, key, mesh=mesh, refresh=refresh, keep=keep, logs=logs, progress=False)
+
+
+class Normed(nn.Module):
+    """A convolution, batch normalization, and a head of three classes."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Conv(8, (3, 3))(x))
+        return nn.Dense(3)(jnp.mean(nn.softplus(x), axis=(1, 2)))
+
+
+ATTACKED = {"pgd_at": train.pgd_at(attacks.pgd(0.05, steps=2)), "aaer": train.aaer(0.05)}
+
+
+def attacked(loss, grid=None):
+    """Three steps of a network with batch normalization under an attack; the state and losses."""
+    net, rng, tx = Normed(), np.random.default_rng(0), optax.sgd(0.1, 0.9)
+    train_apply = lambda v, x: net.apply(v, x, train=True, mutable=["batch_stats"])  # noqa: E731
+    step = train.make_step(ATTACKED[loss], tx, net.apply, train_apply)
+    x = rng.random((3, 16, 6, 6, 3), np.float32)
+    state = train.init_state(net.init(jax.random.key(0), x[0]), tx)
+    mesh, state = (None, state) if grid is None else placed(state, grid)
+    batches = list(zip(x, rng.integers(0, 3, (3, 16)).astype(np.int32)))
+    return train.fit(step, state, batches, jax.random.key(1), mesh=mesh, progress=False)
 
 
 def at_once_and_interrupted(masked, folder):
@@ -84,8 +109,9 @@ def at_once_and_interrupted(masked, folder):
     mesh = sharding.mesh()
     begin = lambda: placed(start(masked), "fully sharded")[1]  # noqa: E731
     at_once = run(step, begin(), mesh, masked)
-    run(step, begin(), mesh, masked, 4, keep)
-    return at_once, run(step, begin(), mesh, masked, 6, keep)
+    logs = [train.json_lines(f"{folder}.jsonl")]
+    run(step, begin(), mesh, masked, 4, keep, logs)
+    return at_once, run(step, begin(), mesh, masked, 6, keep, logs)
 
 
 def everything(state):

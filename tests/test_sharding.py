@@ -1,5 +1,6 @@
 """On eight devices everything gives what it gives on one."""
 
+import json
 import os
 import pathlib
 import socket
@@ -13,7 +14,7 @@ import pytest
 
 import spartax as sx
 from spartax import prune, quantize, sharding, train
-from tests.sharded import APPLY, GRIDS, dense_params, everything, examples, run, start, trained
+from tests.sharded import APPLY, ATTACKED, GRIDS, attacked, dense_params, everything, examples, run, start, trained
 
 pytestmark = pytest.mark.core
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -105,6 +106,15 @@ def test_training_gives_the_weights_of_one_device(masked, grid):
     assert traces == 1
 
 
+@pytest.mark.parametrize("loss", ATTACKED)
+def test_attacks_and_batch_statistics_in_training_are_those_of_one_device(loss):
+    (one, losses), (eight, losses_8) = attacked(loss), attacked(loss, "data")
+    close(losses, losses_8)
+    close(one.variables, eight.variables)
+    moved = one.variables["batch_stats"]["BatchNorm_0"]["mean"]
+    assert np.abs(moved).max() > 0.01
+
+
 @pytest.mark.parametrize("masked", ["dense", pytest.param("masked", marks=pytest.mark.nightly)])
 def test_two_processes_give_the_weights_of_one(masked, tmp_path):
     """Four devices each; both end with everything, so each proves it. Interrupted, they end with the same bits, which
@@ -125,6 +135,8 @@ def test_two_processes_give_the_weights_of_one(masked, tmp_path):
             process.kill()
             process.wait()
     assert [process.returncode for process in started] == [0, 0], said
+    lines = [json.loads(line)["step"] for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert lines == [4, 6]  # the first process writes them, the other one nothing
     state, losses, _ = trained(masked == "masked")
     leaves = jax.tree.leaves(everything(state))
     keep = train.checkpoints(folder, every=2, config={})

@@ -9,6 +9,7 @@ import pytest
 
 import spartax as sx
 from spartax import attacks, catalog, train, tree
+from spartax.train.network import is_attacking
 
 EPS, KEY = 0.1, jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -77,6 +78,18 @@ def forward(variables, x):
 
 def test_every_loss_is_here():
     assert set(BUILD) | OF_LEAVES == set(catalog.names(train.losses))
+
+
+def test_those_that_attack_images_are_marked():
+    """`train.fit` wants images in [0, 1] then; those around another loss are like it."""
+    plain = {"class_weighted", "clean", "defensive_distillation", "distillation", "label_smoothing"}
+    around = {"awp": train.awp, "grad_align": lambda base: train.grad_align(base, EPS), "radmm": train.radmm}
+    around["tscnc"] = lambda base: train.tscnc(base, ["params/second"])
+    marked = {name for name in BUILD if is_attacking(BUILD[name]())}
+    assert marked == set(BUILD) - plain - set(around)
+    for wrap in around.values():
+        assert is_attacking(wrap(train.fgsm_rs(EPS)))
+        assert not is_attacking(wrap(train.clean()))
 
 
 @pytest.mark.parametrize("name", BUILD)

@@ -53,7 +53,9 @@ def test_the_value_is_that_of_the_formula(images, step, start, clamp):
     more = bad.mean() * (2.5 * fall[bad].mean() + 1.5 * max(moved[bad].mean() - moved[~bad].mean(), 0))
     assert more > 0.01
     loss = train.aaer(EPS, step=step, start=start, clamp=clamp)
-    np.testing.assert_allclose(loss(network(waves(40.0)), KEY, x, y)[0], entropy(after, y).mean() + more, rtol=1e-5)
+    value, updates = loss(network(waves(40.0)), KEY, x, y)
+    np.testing.assert_allclose(value, entropy(after, y).mean() + more, rtol=1e-5)
+    assert updates == {"seen": 12, "log": {"abnormal": pytest.approx(bad.mean())}}
 
 
 def test_without_abnormal_examples_it_is_fgsm_rs_and_its_gradient_finite(images):

@@ -87,6 +87,16 @@ def test_only_what_was_not_saved_is_done_again(whole, tmp_path):
     assert steps == list(range(20, this.STEPS))
 
 
+def test_a_run_that_is_shorter_than_its_checkpoint_is_refused(tmp_path):
+    interrupted(tmp_path, 21)
+    keep, options = train.checkpoints(tmp_path, every=5, config={"lr": 1e-2}), {"progress": False}
+    options["validate"] = train.validation(this.score, every=6, weights=train.averaged)
+    batches = [(this.images().x[:5], this.images().y[:5])] * 8
+    for given in (batches, iter(batches)):
+        with pytest.raises(ValueError, match="of which the checkpoint has seen 20; got 8"):
+            train.fit(this.STEP, this.start(), given, this.KEY, keep=keep, **options)
+
+
 def test_a_full_disk_says_so_and_loses_nothing(whole, tmp_path, monkeypatch):
     written = []
 

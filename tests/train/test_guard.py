@@ -35,7 +35,7 @@ def flat(state):
 @pytest.mark.parametrize(("name", "bad"), [("loss", np.nan), ("gradient", 0.0)])
 def test_the_error_holds_the_state_before_the_step_that_broke(name, bad):
     good, _ = train.fit(STEPS[name], start(), [(X, Y)] * 13, KEY, progress=False)
-    batches = [(np.full_like(X, bad) if n in (13, 16) else X, Y) for n in range(25)]
+    batches = [(jnp.full_like(X, bad) if n in (13, 16) else X, Y) for n in range(25)]
     with pytest.raises(train.NotFiniteError, match="at step 14") as caught:
         train.fit(STEPS[name], start(), batches, KEY, progress=False)
     assert flat(caught.value.state) == flat(good)
@@ -48,7 +48,7 @@ def test_the_error_holds_the_state_before_the_step_that_broke(name, bad):
 
 def test_a_broken_state_is_never_saved(tmp_path):
     keep = train.checkpoints(tmp_path, every=4, config={})
-    batches = [(np.full_like(X, np.nan) if n == 6 else X, Y) for n in range(9)]
+    batches = [(jnp.full_like(X, np.nan) if n == 6 else X, Y) for n in range(9)]
     with pytest.raises(train.NotFiniteError):
         train.fit(STEPS["loss"], start(), batches, KEY, keep=keep, progress=False)
     batches[6] = X, Y
@@ -63,6 +63,18 @@ def test_a_broken_state_is_never_saved(tmp_path):
     assert steps == [4, 5, 6, 7, 8]
     assert flat(state) == flat(whole)
     np.testing.assert_array_equal(losses, all_losses)
+
+
+def test_statistics_that_break_are_no_good_state():
+    def loss(network, key, x, y):
+        return jnp.sum(network.variables["params"]["w"]), {"batch_stats": {"scale": 1 / x[0, 0]}}
+
+    step = train.make_step(loss, TX, lambda variables, x: x)
+    variables = {"params": {"w": jnp.float32(1)}, "batch_stats": {"scale": jnp.float32(1)}, "seen": jnp.int32(0)}
+    batches = [(np.full_like(X, value), Y) for value in (2.0, 4.0, 0.0)]
+    with pytest.raises(train.NotFiniteError, match=r"a statistic stopped being finite .* at step 3") as caught:
+        train.fit(step, train.init_state(variables, TX), batches, KEY, progress=False)
+    assert float(caught.value.state.others["batch_stats"]["scale"]) == 0.25
 
 
 def test_accumulated_batches_are_one_large_batch():

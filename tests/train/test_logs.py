@@ -1,6 +1,8 @@
 import json
 import struct
 
+import numpy as np
+import optax
 import pytest
 
 from spartax import train
@@ -29,6 +31,43 @@ def test_lines_of_a_run_that_was_interrupted_are_those_of_one_that_was_not(tmp_p
     assert found[0] == {"step": 6, "score": found[0]["score"]}
     means = [line["loss"] for line in found if "loss" in line]
     assert means == pytest.approx([losses[i : i + 10].mean() for i in range(0, 48, 10)], rel=1e-6)
+
+
+def lines_of(steps, logs):
+    """A run whose loss and score tell more than their value."""
+
+    def loss(network, key, x, y):
+        return network.variables["w"], {"log": {"mean": x.mean()}}
+
+    tx = optax.sgd(0.5)
+    batches = [(np.full((2, 3), number / 16, np.float32), np.zeros(2, np.int32)) for number in range(steps)]
+    score = lambda variables: {"score": -float(variables["w"]), "alarm": True}  # noqa: E731
+    step, state = train.make_step(loss, tx, lambda params, x: x), train.init_state({"w": np.float32(1)}, tx)
+    options = {"validate": train.validation(score, every=7), "logs": logs, "progress": False}
+    return train.fit(step, state, batches, this.KEY, **options)[0]
+
+
+def test_what_loss_and_score_tell_is_written(tmp_path):
+    state = lines_of(11, [train.json_lines(tmp_path / "log.jsonl")])
+    found = without_rates(tmp_path / "log.jsonl")
+    assert found == [
+        {"step": 7, "score": 2.5, "alarm": 1.0},
+        {"step": 10, "loss": -1.25, "mean": 9 / 16},
+        {"step": 11, "loss": -4.0, "mean": 10 / 16},
+    ]
+    assert (state.best.step, state.log) == (7, None)
+
+
+def test_a_log_whose_disk_is_full_is_left(tmp_path):
+    def full(step, values):
+        raise OSError(28, "No space left on device")
+
+    broken = train.json_lines(tmp_path / "broken.jsonl")._replace(write=full)
+    said = "the log .*broken.jsonl ends at step 7, training goes on without it: .*No space left"
+    with pytest.warns(UserWarning, match=said) as warned:
+        lines_of(11, [broken, train.json_lines(tmp_path / "whole.jsonl")])
+    assert len(warned) == 1
+    assert [line["step"] for line in without_rates(tmp_path / "whole.jsonl")] == [7, 10, 11]
 
 
 def records(data):

@@ -152,8 +152,8 @@ def test_fit_stops_at_the_first_loss_that_is_not_a_number(bad, expected):
     params, x, y = problem()
     tx = optax.sgd(0.1)
     step = train.make_step(train.clean(), tx, linear)
-    batches = [(np.full_like(x, np.nan) if n == bad else x, y) for n in range(24)]
-    with pytest.raises(FloatingPointError, match=f"the loss became nan at step {expected};"):
+    batches = [(jnp.full_like(x, np.nan) if n == bad else x, y) for n in range(24)]
+    with pytest.raises(FloatingPointError, match=f"the loss became nan at step {expected}; lower the learning rate"):
         train.fit(step, train.init_state(params, tx), batches, KEY, progress=False)
 
 

@@ -56,3 +56,5 @@ def test_bad_use_is_refused():
         train.validation(near_six, every=1, patience=0)
     with pytest.raises(ValueError, match="score must be a finite number; got nan at step 2"):
         run(3, score=lambda variables: float("nan"), every=2)
+    with pytest.raises(ValueError, match="score must be a finite number; got nan at step 2"):
+        run(3, score=lambda variables: {"gap": 0.5}, every=2)

@@ -24,7 +24,8 @@ class State(NamedTuple):
       step: number of steps done, int32.
       method: what a compression in training knows (`train.begin`); None without one.
       finite: False from the first step on whose loss, gradient, new weights or other variables were not finite: that
-        step and all after it change nothing, so that this is the last good state and `step` says where it began.
+        step and all after it change nothing, so that this is the last good state and `step` says where it began. Where
+        only the others broke, its weights are kept, which were finite, with the others from before.
       best: the best weights so far (`train.validation`); None without one.
       log: numbers that the loss of the last step gave for the logs; `train.fit` takes them out.
     """
@@ -87,9 +88,8 @@ def make_step(
 ) -> Step:
     """`step(state, key, x, y) -> (state, loss)`, compiled once. The memory of the given state is reused.
 
-    A step whose loss, gradient, new weight or other variable is not finite changes nothing but `state.finite`.
-    Gradients of `k` batches are accumulated by `tx = optax.MultiSteps(tx, k)`: k steps of size B are then one step of
-    size k B.
+    A step that is not finite changes nothing but `state.finite`. Gradients of `k` batches are accumulated by
+    `tx = optax.MultiSteps(tx, k)`: k steps of size B are then one step of size k B.
 
     Args:
       loss: such as `losses.clean()` or `losses.pgd_at(attack)`.
@@ -101,7 +101,9 @@ def make_step(
     forward = train_apply or (lambda variables, x: (apply(variables, x), {}))
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def compiled(state: State, key: Array, x: Array, y: Array) -> tuple[State, Array]:
+    def compiled(state: State, others: Any, key: Array, x: Array, y: Array) -> tuple[State, Array]:
+        state = state._replace(others=others)
+
         def at(trainable: Params) -> Network:
             variables = state._replace(trainable=trainable).variables
             ways = functools.partial(apply, variables), functools.partial(forward, variables)
@@ -116,18 +118,35 @@ def make_step(
         log = updates.get(LOG)
         updates = {name: value for name, value in updates.items() if name != LOG}
         others = {**state.others, **updates} if state.others is not None else None
-        good = state.finite & _all_finite((total, gradients, trainable, others))
+        good = state.finite & _all_finite((total, gradients, trainable))
         new = state._replace(trainable=trainable, others=others, opt_state=opt_state, step=state.step + 1)
         return jax.tree.map(functools.partial(jnp.where, good), new, state)._replace(finite=good, log=log), total
 
     def step(state: State, key: Array, x: Array, y: Array) -> tuple[State, Array]:
-        new, total = compiled(state._replace(method=None, best=None, log=None), key, x, y)  # they stay on the host
+        bare = state._replace(others=None, method=None, best=None, log=None)  # the last three stay on the host
+        new, total = compiled(bare, state.others, key, x, y)
+        new = new if state.others is None else _with_good_others(new, state.others)
         return new._replace(method=state.method, best=state.best), total
 
     return attacking(step, like=loss)
 
 
+@jax.jit
+def _good_others(others: Any, before: Any, finite: Array, number: Array) -> tuple[Any, Array, Array]:
+    good = _all_finite(others)
+    kept = jax.tree.map(functools.partial(jnp.where, good), others, before)
+    return kept, finite & good, number - (finite & ~good)
+
+
+def _with_good_others(state: State, before: Any) -> State:
+    """The state with the other variables from before a step where it broke them, which then does not count.
+
+    A program of its own: what looks at statistics inside that of the step changes how they are rounded.
+    """
+    others, finite, number = _good_others(state.others, before, state.finite, state.step)
+    return state._replace(others=others, finite=finite, step=number)
+
+
 def _all_finite(values: Any) -> Array:
-    return functools.reduce(
-        jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values) if tree.is_floating(x)]
-    )
+    each = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values) if tree.is_floating(x)]
+    return functools.reduce(jnp.logical_and, each, jnp.array(True))
