@@ -1,7 +1,8 @@
 """How the networks are trained: a loss each, all else in common."""
 
+import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -23,6 +24,7 @@ LOSSES: dict[str, Callable[[float], Loss]] = {
     "aaer": lambda eps: train.aaer(eps),
     "pgd7": lambda eps: train.pgd_at(attacks.pgd(eps, steps=7, step_size=eps / 4)),
 }
+SINGLE_STEP = ("fgsm_rs", "aaer")  # may learn to mislead their one step
 
 
 def trained(
@@ -30,7 +32,8 @@ def trained(
 ) -> tuple[data.Dataset, Params]:
     """The images that were trained on, and the weights with most of the others robust.
 
-    The folder gets a checkpoint after every epoch, from which the same call goes on, and `NAME.training.jsonl`.
+    The folder gets a checkpoint after every epoch, from which the same call goes on, and `NAME.training.jsonl`: losses,
+    scores, and of single-step training the alarm of `train.overfitting` on images that are trained on.
     """
     key = jax.random.key(config.seed)
     rest, held = data.hold_out(images, min(HELD, len(images.y) // 5), key)
@@ -44,7 +47,7 @@ def trained(
         train.init_state(initialized(module, rest, config.seed), tx),
         data.batches(rest, config.batch, key, epochs=config.epochs, drop_last=True),
         key,
-        validate=train.validation(_score(config.eps, apply, first(held, WATCHED)), every=per_epoch),
+        validate=train.validation(watched(config, apply, first(held, WATCHED), first(rest, WATCHED)), every=per_epoch),
         keep=train.checkpoints(folder / name, every=per_epoch, config={**decides, "data": rest.name, "steps": steps}),
         logs=[train.json_lines(folder / f"{name}.training.jsonl")],
         total=steps,
@@ -53,14 +56,19 @@ def trained(
     return rest, state.best.variables
 
 
-def _score(eps: float, apply: ApplyFn, held: data.Dataset) -> Callable[[Params], float]:
-    """Share of held-out images that stay correct under PGD."""
-    pgd = {"PGD": attacks.pgd(eps, steps=WATCH_STEPS)}
+def watched(
+    config: ConfigDict, apply: ApplyFn, held: data.Dataset, seen: data.Dataset
+) -> Callable[[Params], Mapping[str, float]]:
+    """Share of held-out images that stay correct under PGD; of single-step training the alarm too, on `seen`."""
+    pgd, key = {"PGD": attacks.pgd(config.eps, steps=WATCH_STEPS)}, jax.random.key(0)
 
-    def score(variables: Params) -> float:
-        size = min(100, len(held.y))
-        found = measure.robustness(pgd, Partial(apply, variables), held.x, held.y, jax.random.key(0), size)
-        return float(found.worst.mean())
+    def score(variables: Params) -> Mapping[str, float]:
+        network = Partial(apply, variables)
+        found = measure.robustness(pgd, network, held.x, held.y, key, min(100, len(held.y)))
+        numbers = {"score": float(found.worst.mean())}
+        if config.loss in SINGLE_STEP:
+            numbers |= train.overfitting(network, key, seen.x, seen.y, config.eps, steps=WATCH_STEPS)._asdict()
+        return numbers
 
     return score
 
@@ -69,6 +77,7 @@ def augmented(loss: Loss) -> Loss:
     """The loss of shifted and mirrored images, drawn from its key, so that a resumed run draws the same."""
     change = data.augment()
 
+    @functools.wraps(loss)
     def of_changed(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict]:
         own, rest = jax.random.split(key)
         return loss(network, rest, change(own, x), y)

@@ -51,6 +51,19 @@ def test_the_same_command_goes_on_from_the_end(folder, monkeypatch):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_single_step_training_watches_for_overfitting():
+    """A network that decides by the first pixel: one step and many find the same."""
+    config = configs.load(FILE, [("loss", "aaer")], quick=True).values
+    held, seen = base.noise(config)
+    apply = lambda bias, x: jax.nn.one_hot(0, 10) * (bias - x[:, :1, 0, 0])  # noqa: E731
+    found = training.watched(config, apply, training.first(held, 8), training.first(seen, 8))(np.float32(2))
+    assert list(found) == ["score", "one_step", "many_steps", "gap", "alarm"]
+    assert found["score"] == np.mean(held.y[:8] == 0)
+    assert (found["one_step"], found["alarm"]) == (np.mean(seen.y[:8] == 0), False)
+    config.loss = "pgd7"
+    assert list(training.watched(config, apply, held, seen)(np.float32(2))) == ["score"]
+
+
 def test_augmentation_draws_from_the_key():
     seen = []
 

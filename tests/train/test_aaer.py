@@ -109,6 +109,16 @@ def test_the_alarm_rings_for_a_network_that_fools_one_step():
 
     found = train.overfitting(misleading, KEY, x, y, 0.1)
     assert found == (1.0, 0.0, 1.0, True)
+    traces, counts = [], []
+
+    def counted(scale, x):
+        traces.append(1)
+        return scale * misleading(x)
+
+    for scale in (1.0, 2.0):
+        assert train.overfitting(jax.tree_util.Partial(counted, scale), KEY, x, y, 0.1).alarm
+        counts.append(len(traces))
+    assert counts[1] <= counts[0] + 1  # nothing is compiled again; the number of classes is asked for
     honest = train.overfitting(lambda x: jnp.stack([1 - 2 * x[:, 0], 0 * x[:, 0]], 1), KEY, x, y, 0.1)
     assert not honest.alarm
     assert honest.gap == honest.one_step - honest.many_steps
@@ -122,6 +132,8 @@ def test_the_alarm_rings_for_a_network_that_fools_one_step():
         (lambda: train.aaer(0.1, weights=(1.0, 2.0)), "weights"),
         (lambda: train.aaer(0.1, weights=(1.0, -2.0, 1.0)), "weights"),
         (lambda: train.overfitting(waves(1.0), KEY, np.zeros((1, 2)), np.zeros(1, int), 0.1, limit=2.0), "limit"),
+        (lambda: train.overfitting(waves(1.0), KEY, np.full((1, 2), 2.0), np.zeros(1, int), 0.1), "x must lie in"),
+        (lambda: train.overfitting(waves(1.0), KEY, np.zeros((1, 2)), np.full(1, 2), 0.1), "y must lie in"),
     ],
 )
 def test_bad_options_are_named(build, named):

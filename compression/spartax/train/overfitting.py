@@ -1,11 +1,15 @@
 """`overfitting`: the alarm of single-step adversarial training."""
 
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spartax import attacks, checks
-from spartax.records import Array, LogitsFn
+from spartax.attacks.network import as_pytree
+from spartax.records import Array, Attack, LogitsFn
 
 
 class Overfitting(NamedTuple):
@@ -25,7 +29,14 @@ class Overfitting(NamedTuple):
 
 
 def overfitting(
-    logits_fn: LogitsFn, key: Array, x: Array, y: Array, eps: float, *, steps: int = 10, limit: float = 0.1
+    logits_fn: LogitsFn,
+    key: Array,
+    x: Array | np.ndarray,
+    y: Array | np.ndarray,
+    eps: float,
+    *,
+    steps: int = 10,
+    limit: float = 0.1,
 ) -> Overfitting:
     """Whether single-step training has overfitted to its own attack ("catastrophic overfitting").
 
@@ -36,7 +47,7 @@ def overfitting(
     Args:
       logits_fn: `x -> logits [B, K]` in evaluation mode; a `jax.tree_util.Partial(apply, variables)` compiles once.
       key: PRNG key.
-      x: images `[B, ...]` in [0, 1].
+      x: images `[B, ...]` in [0, 1]; all are attacked at once.
       y: labels `[B]`.
       eps: linf radius in pixel units of [0, 1].
       steps: of PGD.
@@ -46,10 +57,19 @@ def overfitting(
       ValueError: what the attacks refuse, or a limit outside [0, 1].
     """
     checks.in_range("limit", limit, 0.0, 1.0)
-    quick, slow = attacks.fgsm(eps), attacks.pgd(eps, steps=steps)
-    one, many = (float(_accuracy(logits_fn, attack(key, logits_fn, x, y), y)) for attack in (quick, slow))
+    network = as_pytree(logits_fn)
+    checks.images("x", x)
+    checks.labels("y", y, batch=len(x), classes=jax.eval_shape(network, x).shape[1])
+    given = key, jnp.asarray(x), jnp.asarray(y)
+    one, many = (float(_accuracy(attack, network, *given)) for attack in _attacks(eps, steps))
     return Overfitting(one, many, one - many, one - many > limit)
 
 
-def _accuracy(logits_fn: LogitsFn, x: Array, y: Array) -> Array:
-    return jnp.mean(jnp.argmax(logits_fn(x), axis=1) == jnp.asarray(y))
+@functools.lru_cache(maxsize=8)  # the same functions share what they compile
+def _attacks(eps: float, steps: int) -> tuple[Attack, Attack]:
+    return attacks.fgsm(eps), attacks.pgd(eps, steps=steps)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _accuracy(attack: Attack, logits_fn: LogitsFn, key: Array, x: Array, y: Array) -> Array:
+    return jnp.mean(jnp.argmax(logits_fn(attack(key, logits_fn, x, y)), axis=1) == y)
