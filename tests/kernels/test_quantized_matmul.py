@@ -120,6 +120,36 @@ def test_int8_products_are_exact(name):
         np.testing.assert_array_equal(np.asarray(run(whole, args[1], path=path, **unit), np.int64), sums)
 
 
+@pytest.mark.parametrize("name", ["zero points", "int5, a last cell half full"])
+def test_rows_in_pieces_give_the_same_sums(name, monkeypatch):
+    """Cut in three or so, at any width: integers, so nothing is rounded."""
+    codes, args = draw(*CASES[name])
+    zero, form = args[3:]
+    rows, unit = (
+        jnp.asarray(np.random.default_rng(1).integers(-127, 128, args[0].shape), jnp.int8),
+        jnp.ones_like(args[2]),
+    )
+    want = np.asarray(rows, np.int64) @ (codes - (0 if zero is None else np.asarray(zero, np.int64))).T
+    monkeypatch.setattr(reference, "exact_length", lambda zero: 8 * (1 + form.length // 24))
+    for path in ("reference", "xla"):
+        got = jax.jit(lambda path=path: quantized_matmul(rows, args[1], unit, zero, form, path=path, int8=True))()
+        np.testing.assert_array_equal(np.asarray(got, np.int64), want)
+
+
+@pytest.mark.parametrize(("length", "zero"), [(150528, None), (100000, -128)])
+def test_sums_that_int32_does_not_hold(length, zero):
+    """Codes of 127, rows of ones: rounded rows have the code 127, those of floats a first digit of 127.
+
+    Half of the bits may go in a sum of floats of one sign; a sum that wraps around is off by more than itself.
+    """
+    codes = jnp.full((3, length), 127, jnp.int8)
+    zeros = None if zero is None else jnp.full((3, 1), zero, jnp.int8)
+    want = length * (127 - (zero or 0))
+    for path, int8 in (("reference", True), ("xla", True), ("tpu", True), ("xla", False)):
+        got = run(jnp.ones((1, length)), codes, jnp.ones((3, 1)), zeros, Form(length), path=path, int8=int8)
+        np.testing.assert_allclose(got, np.full((1, 3), want), rtol=2.0**-22 if int8 else 2.0**-12)
+
+
 def test_int8_in_groups_and_its_straight_through_gradient():
     _, args = draw(*CASES["int8 groups of 128"])
     x, _, scale, _, form = args
@@ -133,6 +163,13 @@ def test_int8_in_groups_and_its_straight_through_gradient():
     ]
     for other in grads[1:]:
         jax.tree.map(lambda a, b: close(a, np.asarray(b), form.length + 40), other, grads[0])
+
+
+def test_a_group_longer_than_int32_holds():
+    codes, scale = jnp.full((3, 2 * 150528), 127, jnp.int8), jnp.ones((3, 2))
+    for path in ("reference", "xla"):
+        got = run(jnp.ones((1, 2 * 150528)), codes, scale, None, Form(2 * 150528), path=path, int8=True)
+        np.testing.assert_allclose(got, np.full((1, 3), 2 * 150528 * 127), rtol=2.0**-12)
 
 
 def test_forward_mode():

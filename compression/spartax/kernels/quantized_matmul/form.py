@@ -1,5 +1,6 @@
 """What the arrays of a quantized matrix mean."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -7,6 +8,15 @@ import jax.numpy as jnp
 from spartax.kernels import bits as bits_kernel
 from spartax.kernels import levels as number_formats
 from spartax.records import Array
+
+# Products of int8 rows and codes whose sum is sure to fit in int32: 128 * 128 * EXACT < 2**31, and 128 * 255 * EXACT
+# with zero points. Multiples of 1024, which end no cell of codes and no tile.
+EXACT, EXACT_WITH_ZEROS = 127 * 1024, 64 * 1024
+
+
+def exact_length(zero: bool) -> int:
+    """How many products of codes int32 adds up exactly, whatever the codes, with or without zero points."""
+    return EXACT_WITH_ZEROS if zero else EXACT
 
 
 class Form(NamedTuple):
@@ -28,6 +38,13 @@ class Form(NamedTuple):
     def cell(self) -> int:
         """Codes in a cell of whole bytes."""
         return 1 if self.bits == 8 else bits_kernel.cell(self.bits)[0]
+
+    def pieces(self, data: Array, most: int) -> Iterator[tuple[slice, Array, "Form"]]:
+        """A row `most` codes (a multiple of 8) at a time: which columns of x they meet, their data, what that means."""
+        for start in range(0, self.length, most):
+            form = self._replace(length=min(most, self.length - start))
+            low, width = start * self.bits // 8, -(-form.length // self.cell) * self.cell * self.bits // 8
+            yield slice(start, start + form.length), data[:, low : low + width], form
 
     def in_order(self, groups: int) -> bool:
         """Whether cells and groups do not line up, so that the codes of a row must be put in order."""

@@ -19,7 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from spartax.kernels.quantized_matmul.form import Form
-from spartax.kernels.quantized_matmul.reference import quantized_rows, without_zeros
+from spartax.kernels.quantized_matmul.reference import code_sums, quantized_rows
 from spartax.records import Array
 
 
@@ -94,8 +94,8 @@ def matmul(
     """
     if int8:
         rows, row_scale = quantized_rows(x)
-        sums = without_zeros(_tiled([rows], data, form, interpret), rows, zero)
-        return sums.astype(jnp.float32) * scale.T * row_scale
+        products = lambda rows, data, form: _tiled([rows], data, form, interpret)  # noqa: E731
+        return code_sums(products, rows, data, zero, form) * scale.T * row_scale
     columns = [x[:, i :: form.cell] for i in range(form.cell)]
     out = _tiled(columns, data, form, interpret, scale, residual)
     if zero is None:

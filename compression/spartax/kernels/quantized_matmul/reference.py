@@ -1,11 +1,15 @@
 """The plain way: every weight in float32, then one product."""
 
+import functools
+import operator
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jax import lax
 
 from spartax.kernels import bits as bits_kernel
 from spartax.kernels import levels as number_formats
-from spartax.kernels.quantized_matmul.form import Form
+from spartax.kernels.quantized_matmul.form import Form, exact_length
 from spartax.records import Array
 
 
@@ -38,21 +42,47 @@ def quantized_rows(x: Array) -> tuple[Array, Array]:
     return jnp.round(wide / scale).astype(jnp.int8), scale
 
 
-def without_zeros(sums: Array, rows: Array, zero: Array | None) -> Array:
-    """int32 sums `[M, O]` of int8 rows and codes, less what the zero points (one an output) gave to them."""
+def code_sums(
+    products: Callable[[Array, Array, Form], Array], rows: Array, data: Array, zero: Array | None, form: Form
+) -> Array:
+    """Sums of int8 rows `[M, K]` times codes less their zero points (one an output), float32 `[M, O]`.
+
+    `products(rows, data, form)` are the int32 sums of rows and codes. Integers are exact; rows of more codes than int32
+    holds for sure are cut, and their pieces added in float32.
+    """
+    most = exact_length(zero is not None)
+    if form.length <= most:
+        return _without_zeros(products(rows, data, form), rows, zero).astype(jnp.float32)
+    cut = [(rows[:, own], part, piece) for own, part, piece in form.pieces(data, most)]
+    return functools.reduce(operator.add, (code_sums(products, r, d, zero, f) for r, d, f in cut))
+
+
+def _without_zeros(sums: Array, rows: Array, zero: Array | None) -> Array:
+    """int32 sums `[M, O]` of int8 rows and codes, less what the zero points (one an output) gave to them.
+
+    Either part may wrap around; the difference fits.
+    """
     return sums if zero is None else sums - jnp.sum(rows.astype(jnp.int32), 1, keepdims=True) * zero.astype(jnp.int32).T
 
 
 def int8_matmul(x: Array, data: Array, scale: Array, zero: Array | None, form: Form) -> Array:
     """The same with each row of x rounded to int8 codes: sums of products of codes are exact integers.
 
-    With one scale an output that is all; with groups, the integer of each group is scaled and they are added.
+    With one scale an output that is all; with groups, the integer of each group is scaled and they are added. A group
+    of more codes than int32 holds is cut, and its pieces are added in float32.
     """
     rows, row_scale = quantized_rows(x)
-    groups = scale.shape[1]
-    grouped = lambda v: v.astype(jnp.int32).reshape(v.shape[0], groups, -1)  # noqa: E731
-    left, right = grouped(rows), grouped(codes(data, form))
-    sums = jnp.einsum("mgk,ogk->mog", left, right)
+    width, most = form.length // scale.shape[1], exact_length(zero is not None)
+    count = -(-width // most)
+
+    def cut(v: Array) -> Array:
+        """`[*, groups, pieces, codes]`, filled up with zeros."""
+        v = v.astype(jnp.int32).reshape(v.shape[0], -1, width)
+        return jnp.pad(v, ((0, 0), (0, 0), (0, -width % count))).reshape(*v.shape[:2], count, -1)
+
+    left, right = cut(rows), cut(codes(data, form))
+    sums = jnp.einsum("mgpk,ogpk->mogp", left, right)
     if zero is not None:
-        sums = sums - jnp.sum(left, 2)[:, None] * zero.astype(jnp.int32)
-    return jnp.sum(sums.astype(jnp.float32) * scale.astype(jnp.float32), 2) * row_scale
+        sums = sums - jnp.sum(left, 3)[:, None] * zero.astype(jnp.int32)[:, :, None]
+    totals = jnp.sum(sums.astype(jnp.float32), 3)
+    return jnp.sum(totals * scale.astype(jnp.float32), 2) * row_scale

@@ -15,7 +15,7 @@ from jax.experimental.pallas import tpu as pltpu
 from spartax.kernels import bits as bits_kernel
 from spartax.kernels import levels as number_formats
 from spartax.kernels.quantized_matmul.form import Form
-from spartax.kernels.quantized_matmul.reference import quantized_rows, without_zeros
+from spartax.kernels.quantized_matmul.reference import code_sums, quantized_rows
 from spartax.kernels.residual import first_sum, padded_rows
 from spartax.records import Array
 
@@ -87,8 +87,8 @@ def matmul(
         x = x if x.dtype == jnp.bfloat16 else x.astype(jnp.float32)
         return _tiled(x, data, scale, zero, form, interpret, residual)
     rows, row_scale = quantized_rows(x)
-    sums = without_zeros(_tiled(rows, data, scale, None, form, interpret), rows, zero)
-    return sums.astype(jnp.float32) * scale.T * row_scale
+    products = lambda rows, data, form: _tiled(rows, data, scale, None, form, interpret)  # noqa: E731
+    return code_sums(products, rows, data, zero, form) * scale.T * row_scale
 
 
 def _tiled(

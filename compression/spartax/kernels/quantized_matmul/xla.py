@@ -17,14 +17,13 @@ from jax import lax
 
 from spartax.kernels import levels as number_formats
 from spartax.kernels.derivatives import with_derivative_of
-from spartax.kernels.quantized_matmul.form import Form
-from spartax.kernels.quantized_matmul.reference import quantized_rows, without_zeros
+from spartax.kernels.quantized_matmul.form import Form, exact_length
+from spartax.kernels.quantized_matmul.reference import code_sums, quantized_rows
 from spartax.records import Array
 
 BASE = 254.0
 DIGITS = 3
 DIGIT_ROWS = 4  # of x; measured faster than float blocks up to here
-DIGIT_LENGTH = 2**17  # of a row: longer ones could overflow int32
 
 
 class Tuning(NamedTuple):
@@ -48,7 +47,7 @@ def matmul(x: Array, data: Array, scale: Array, zero: Array | None, form: Form) 
     """`x @ w.T`: x `[M, K]` -> float32 `[M, O]`; differentiable in x and scale in either mode."""
     smooth = _by_blocks(x, data, scale, zero, form)
     whole = form.levels == "integer" and (zero is None or number_formats.is_integer(zero))
-    if x.shape[0] > DIGIT_ROWS or scale.shape[1] > 1 or not whole or form.length > DIGIT_LENGTH:
+    if x.shape[0] > DIGIT_ROWS or scale.shape[1] > 1 or not whole or form.length > exact_length(zero is not None):
         return smooth
     return with_derivative_of(smooth, _by_digits(*lax.stop_gradient((x, data, scale, zero)), form))
 
@@ -64,7 +63,7 @@ def _by_digits(x: Array, data: Array, scale: Array, zero: Array | None, form: Fo
     for _ in range(DIGITS):
         digits.append(jnp.round(rest))
         rest = (rest - digits[-1]) * BASE
-    sums = _shifted(jnp.concatenate(digits).astype(jnp.int8), data, zero, form).astype(jnp.float32)
+    sums = code_sums(_integer_products, jnp.concatenate(digits).astype(jnp.int8), data, zero, form)
     place = jnp.asarray([BASE**-i for i in range(DIGITS)], jnp.float32)
     return jnp.tensordot(place, sums.reshape(DIGITS, *x.shape[:1], -1), 1) * scale.T * row_scale
 
@@ -119,19 +118,14 @@ def by_rows(block: Callable[..., Array], arrays: tuple, rows: int) -> Array:
 def int8_matmul(x: Array, data: Array, scale: Array, zero: Array | None, form: Form) -> Array:
     """The same with each row of x rounded to int8 codes; the derivative is that of `matmul`, as if x were not rounded.
 
-    With one scale an output the products of codes are added exactly in int32; with groups in float32.
+    With one scale an output the products of codes are added exactly in int32 (`code_sums`); with groups in float32.
     """
     rows, row_scale = quantized_rows(lax.stop_gradient(x))
     if scale.shape[1] > 1:
         value = _by_blocks(rows.astype(jnp.float32), data, scale, zero, form) * row_scale
     else:
-        value = _shifted(rows, data, zero, form).astype(jnp.float32) * scale.T * row_scale
+        value = code_sums(_integer_products, rows, data, zero, form) * scale.T * row_scale
     return with_derivative_of(_by_blocks(x, data, scale, zero, form), value)
-
-
-def _shifted(rows: Array, data: Array, zero: Array | None, form: Form) -> Array:
-    """Exact int32 `[M, O]` of int8 rows `[M, K]` and the codes without their zero points (one an output)."""
-    return without_zeros(_integer_products(rows, data, form), rows, zero)
 
 
 def _integer_products(rows: Array, data: Array, form: Form) -> Array:
