@@ -126,6 +126,16 @@ def test_default_is_what_was_measured():
         assert "not multiples of 8" in plan(0.5, 4, 256).why
 
 
+@pytest.mark.parametrize("path", ["auto", "xla"])
+def test_a_weight_without_a_block(path):
+    packed = sx.pack(sx.Masked(jnp.ones((64, 64)), jnp.zeros((64, 64), bool)))
+    assert (type(packed), packed.values.shape[0]) == (sx.BlockSparse, 0)
+    run = sx.compressed(lambda w, x: (x @ w, w @ x.T))
+    with sx.kernels(path):
+        np.testing.assert_array_equal(run(packed, jnp.ones((3, 64)))[0], np.zeros((3, 64)))
+        np.testing.assert_array_equal(run(packed, jnp.ones((3, 64)))[1], np.zeros((64, 3)))
+
+
 def test_reshape_keeps_the_matrix():
     leaf = leaves.blocks((3, 3, 4, 6))
     assert verbs.reshape(leaf, (9, 4, 6)).shape == (9, 4, 6)

@@ -1,5 +1,7 @@
 """`compressed`: the same numbers as the dense function, through the leaf's kernel wherever one can take the use."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,19 @@ def test_dot_layouts_hit_the_factors(name):
     else:
         weight = low(w_shape, columns)
     assert "two thin products" in same(lambda w, x: jnp.einsum(spec, *order(w, x)), weight, x)
+
+
+def test_a_batch_of_no_rows():
+    """Every leaf with a kernel, as a Dense kernel and as that of a 1 x 1 convolution; traced only."""
+    convolve = functools.partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME")
+    image = lambda w, x: convolve(x, w, dimension_numbers=("NHWC", "HWIO", "NHWC"))  # noqa: E731
+    for shape, fn, x in (((12, 10), lambda w, x: x @ w, (0, 12)), ((1, 1, 4, 6), image, (0, 5, 5, 4))):
+        codes, x = leaves.quantized(shape), jax.ShapeDtypeStruct(x, jnp.float32)
+        weights = [codes, sx.QuantizedInputs(codes), leaves.fake_inputs(codes), leaves.blocks(shape)]
+        weights += [leaves.groups(shape), sx.Sum((codes, leaves.lowrank(shape)))]
+        for path in ("xla", "pallas"):
+            with sx.kernels(path):
+                assert all(jax.eval_shape(sx.compressed(fn), w, x).size == 0 for w in weights)
 
 
 def test_contraction_across_the_cut_is_made_dense():

@@ -1,6 +1,7 @@
 """`BlockSparse`: the stored blocks of a weight, and where they stand."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -165,7 +166,8 @@ def _(leaf: BlockSparse, use: Use, x: Array) -> Array:
     case = case_of(leaf, use)
     path = (choice.choose(case).path if case else None) or "xla"
     forward = matrix_view.side(leaf.view, use, len(leaf.stack)) == "inputs"
-    flat = lambda v, ndim: v.reshape(-1, *v.shape[v.ndim - ndim :])  # noqa: E731
+    layers = math.prod(leaf.stack)
+    flat = lambda v, ndim: v.reshape(layers, *v.shape[v.ndim - ndim :])  # noqa: E731
     all_values, all_rows, all_counts = flat(verbs.dense(leaf.values), 3), flat(leaf.rows, 1), flat(leaf.counts, 1)
     (m, n), (r, c) = leaf.view.matrix, leaf.block
 

@@ -52,7 +52,7 @@ def rounded(leaf: FakeInputs, use: Use, x: Array) -> Array:
     if use.op == "dot_general":
         features = math.prod(x.shape[a] for a in use.dims[1])
     else:
-        features = x.size // x.shape[use.params["dimension_numbers"].lhs_spec[0]]
+        features = math.prod(x.shape[a] for a in use.params["dimension_numbers"].lhs_spec[1:])
     spread = jax.tree.map(lambda v: around.over_batch(v, use, x.ndim), leaf.quantizer)
     return spread(x, features).astype(x.dtype)
 

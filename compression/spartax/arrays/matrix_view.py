@@ -116,9 +116,7 @@ def multiply(view: MatrixView, use: Use, x: Array, product: Callable[[int, Array
     first = [view.order[a - stack] for a in wc]  # the axis of the matrix that each contracted axis is
     met = [xc[i] for i in np.argsort(first)]
     free = [a for a in range(x.ndim) if a not in xc + xb]
-    rows = x.transpose(*xb, *free, *met).reshape(
-        math.prod(x.shape[a] for a in xb), -1, math.prod(x.shape[a] for a in met)
-    )
+    rows = x.transpose(*xb, *free, *met).reshape([math.prod(x.shape[a] for a in axes) for axes in (xb, free, met)])
     out = jnp.stack([product(i, part) for i, part in enumerate(rows)]) if stack else product(0, rows[0])[None]
     rest = [a for a in range(len(view.size)) if a not in first]
     out = out.reshape(*(x.shape[a] for a in (*xb, *free)), *(view.size[a] for a in rest))
@@ -132,7 +130,8 @@ def multiply(view: MatrixView, use: Use, x: Array, product: Callable[[int, Array
 def _convolve(view: MatrixView, use: Use, x: Array, product: Callable[[int, Array], Array]) -> Array:
     rows = _patches(view, use, x)
     numbers = use.params["dimension_numbers"]
-    out = product(0, rows.reshape(-1, rows.shape[-1])).reshape(*rows.shape[:-1], -1)
+    flat = rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
+    out = product(0, flat).reshape(*rows.shape[:-1], use.out.shape[numbers.out_spec[1]])
     where = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])  # of [N, *spatial, O] in the result
     return out.transpose(np.argsort(where)).astype(use.out.dtype)
 
@@ -157,4 +156,4 @@ def _patches(view: MatrixView, use: Use, x: Array) -> Array:
     lead = found.ndim - len(window) - 1
     inner = np.argsort([view.order[a] for a in (*rhs[2:], rhs[1])])
     found = found.transpose(*range(lead), *(lead + int(i) for i in inner))
-    return found.reshape(*found.shape[:lead], -1)
+    return found.reshape(*found.shape[:lead], math.prod(found.shape[lead:]))

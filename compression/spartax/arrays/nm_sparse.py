@@ -1,6 +1,7 @@
 """`NMSparse`: the `n` kept values of every group of `m` inputs, and where they stand."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -151,7 +152,7 @@ def _(leaf: NMSparse, use: Use) -> verbs.Plan:
 def _(leaf: NMSparse, use: Use, x: Array) -> Array:
     path = choose_path(leaf, use).path or "xla"
     values, data = verbs.dense(leaf.values), leaf.places.data
-    values, data = (v.reshape(-1, *v.shape[len(leaf.stack) :]) for v in (values, data))
+    values, data = (v.reshape(math.prod(leaf.stack), *v.shape[len(leaf.stack) :]) for v in (values, data))
 
     def product(i: int, x: Array) -> Array:
         x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % leaf.m)))

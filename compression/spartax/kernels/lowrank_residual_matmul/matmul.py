@@ -38,6 +38,8 @@ def lowrank_residual_matmul(
     if path == "gpu" and not isinstance(base, Codes):
         raise ValueError(f"base: {gpu.misfit(type(base))}.")
     u, v = u.astype(x.dtype), v.astype(x.dtype)
+    if x.shape[0] == 0:
+        return jnp.zeros((0, v.shape[1]), jnp.promote_types(x.dtype, jnp.float32))
     if path == "reference":
         return reference.matmul(x, base, u, v)
     kind = jnp.promote_types(x.dtype, jnp.float32)

@@ -34,6 +34,8 @@ def nm_matmul(
       `[B, columns]` in the common dtype of both, at least float32.
     """
     x, values = (v.astype(jnp.promote_types(x.dtype, values.dtype)) for v in (x, values))
+    if x.shape[0] == 0 or values.size == 0:
+        return jnp.zeros((x.shape[0], values.shape[2]), jnp.promote_types(x.dtype, jnp.float32))
     return _matmul(x, values, data, m, path, precision)
 
 

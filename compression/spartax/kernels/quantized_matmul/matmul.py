@@ -31,6 +31,8 @@ def quantized_matmul(
       float32 `[M, O]`, summed in float32 or int32. Differentiable in x and in a floating scale; the derivative of an
       int8 product is that of the product with unrounded x (straight through, arXiv 1308.3432).
     """
+    if 0 in (x.shape[0], data.shape[0]):
+        return jnp.zeros((x.shape[0], data.shape[0]), jnp.float32)
     scale = levels.scale_values(scale).astype(jnp.float32)
     if path == "xla":
         return (xla.int8_matmul if int8 else xla.matmul)(x, data, scale, zero, form)
