@@ -130,6 +130,18 @@ def test_gradients_through_an_integer_product(static):
     np.testing.assert_allclose(tangent, np.sum(dx), rtol=1e-4)
 
 
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_nan_is_not_hidden_by_codes_and_small_rows_do_not_vanish(static, symmetric):
+    scale, zero = (jnp.float32(0.01), None if symmetric else jnp.int8(3)) if static else (None, None)
+    leaf = sx.QuantizedInputs(leaves.quantized((12, 10)), scale, zero, symmetric=symmetric)
+    x = leaves.normal(4, 12, seed=4).at[1, 3].set(jnp.nan).at[2].mul(1e-36)
+    out = np.asarray(sx.compressed(lambda w, x: x @ w)(leaf, x))
+    assert np.isnan(out[1]).all()
+    assert np.isfinite(out[[0, 2, 3]]).all()
+    assert static or out[2].all()
+
+
 def test_a_token_does_not_see_its_batch_and_a_tensor_does():
     weight, x = leaves.quantized((12, 10)), leaves.normal(4, 12, seed=4).at[3].mul(50)
     run = sx.compressed(lambda w, x: x @ w)

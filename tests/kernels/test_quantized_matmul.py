@@ -18,7 +18,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 import spartax as sx
 from spartax.kernels import bits as bits_kernel
 from spartax.kernels import paths
-from spartax.kernels.quantized_matmul import Case, Form, choose, gpu, quantized_matmul, reference, tpu
+from spartax.kernels.quantized_matmul import Case, Form, choose, gpu, quantized_matmul, reference, tpu, xla
 
 pytestmark = pytest.mark.core
 
@@ -150,6 +150,44 @@ def test_sums_that_int32_does_not_hold(length, zero):
         np.testing.assert_allclose(got, np.full((1, 3), want), rtol=2.0**-22 if int8 else 2.0**-12)
 
 
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_few_rows_with_an_outlier_or_a_hole(zero):
+    """As exact in every result as a sum of float32 products, where digits below the largest entry would not be."""
+    _, args = draw(4, 33, 260, 8, 1, zero)
+    data, scale, zeros, form = args[1].at[:, 7].set(0), *args[2:]
+    x = args[0].at[0, 7].set(1e6).at[1].multiply(1e-37).at[2, 3].set(0)
+    got = np.asarray(run(x, data, scale, zeros, form=form), np.float64)
+    x64, offset = np.asarray(x, np.float64), 0 if zeros is None else np.asarray(zeros, np.float64)
+    whole, step = np.asarray(data, np.float64), np.asarray(scale, np.float64)
+    size = ((np.abs(whole) + np.abs(offset)) * step).T  # zero points are taken off afterwards
+    limit = 2.0**-24 * (260 + 4) * np.abs(x64) @ size + 2.0**-126 * size.sum(0)  # subnormal entries count as zero
+    assert (np.abs(got - x64 @ ((whole - offset) * step).T) <= limit).all()
+    assert (np.abs(got[1]) > 1e-36).any()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_digits_of_a_few_even_rows(bits):
+    """24 bits below the largest entry of a row."""
+    codes, args = draw(4, 33, 260, bits, 1, True)
+    assert bool(xla._even(args[0]))
+    want, weight = in_numpy(codes, *args[:1], *args[2:4]), np.asarray(reference.weight(*args[1:]), np.float64)
+    limit = np.abs(np.asarray(args[0])).max(1)[:, None] * np.abs(weight).sum(1) + 4 * np.abs(want)
+    got = np.asarray(run(*args[:4], form=args[4]), np.float64)
+    assert (np.abs(got - want) <= 2.0**-23 * limit).all()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("rows", [4, 5])
+def test_numbers_that_are_not_finite_stay_so(rows, int8):
+    """In their rows and nowhere else (in digits, codes and floats)."""
+    _, args = draw(rows, 5, 21, 8, 1, False)
+    x = args[0].at[0, 3].set(jnp.nan).at[2, 4].set(-jnp.inf)
+    for path in ("reference", "xla", "tpu"):
+        got = run(x, *args[1:4], form=args[4], path=path, int8=int8)
+        np.testing.assert_array_equal(np.isfinite(got).all(1), [False, True, False, *[True] * (rows - 3)])
+        assert not np.isfinite(got[0]).any()
+
+
 def test_int8_in_groups_and_its_straight_through_gradient():
     _, args = draw(*CASES["int8 groups of 128"])
     x, _, scale, _, form = args
@@ -195,8 +233,6 @@ def test_any_bits_and_groups(bits, groups, width, outputs, zero):
 
 def test_blocks_of_outputs_with_a_remainder(monkeypatch):
     """31 outputs in blocks of 8: three whole ones and a rest."""
-    from spartax.kernels.quantized_matmul import xla
-
     codes, args = draw(9, 31, 64, 4, 2, True)
     monkeypatch.setattr(xla, "tuning", lambda rows: xla.Tuning(8 * 64, True))
     close(xla.matmul(*args), in_numpy(codes, args[0], *args[2:4]), 64)

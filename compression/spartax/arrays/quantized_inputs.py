@@ -138,8 +138,11 @@ def _(leaf: QuantizedInputs, use: Use, x: Array) -> Array:
     found = _integer_rows(leaf, use)
     if found is None:
         return smooth
-    codes = lax.stop_gradient(codes).astype(jnp.int8)
-    return with_derivative_of(smooth, _integer_product(leaf.weight, found, use, codes, own).astype(use.out.dtype))
+    codes = lax.stop_gradient(codes)
+    lost = jnp.any(jnp.isnan(codes), axis=_shared(use, x.ndim, "token"), keepdims=True)  # there is no such int8 code
+    own = own._replace(scale=jnp.where(lost, jnp.nan, own.scale))
+    value = _integer_product(leaf.weight, found, use, codes.astype(jnp.int8), own)
+    return with_derivative_of(smooth, value.astype(use.out.dtype))
 
 
 def _integer_product(weight: Quantized, found: quantized_rows.Rows, use: Use, codes: Array, own: Scales) -> Array:

@@ -29,16 +29,21 @@ class Uniform(NamedTuple):
         return (1 - half if self.symmetric else -half), half - 1
 
     def fit(self, low: Array, high: Array) -> tuple[Array, Array | None]:
-        """Scale and zero point (None if symmetric) of the range from `low <= 0` to `high >= 0`; scale 1 if empty.
+        """Scale and zero point (None if symmetric) of the range from `low <= 0` to `high >= 0`.
+
+        The scale is 1 if the range is empty, at least the smallest normal number, and not finite if the range is not.
 
         Symmetric: `scale = max(-low, high) / (2**(bits-1) - 1)`. Asymmetric: `scale = (high - low) / (2**bits - 1)`,
         `zero = round(-low / scale)` counted from the smallest code.
         """
         least, most = self.codes
-        positive = lambda scale: jnp.where(scale > 0, scale, jnp.ones_like(scale))  # noqa: E731
+
+        def steps(width: Array, count: int) -> Array:
+            return jnp.where(width == 0, jnp.ones_like(width), jnp.maximum(width / count, jnp.finfo(width.dtype).tiny))
+
         if self.symmetric:
-            return positive(jnp.maximum(-low, high) / most), None
-        scale = positive((high - low) / (most - least))
+            return steps(jnp.maximum(-low, high), most), None
+        scale = steps(high - low, most - least)
         return scale, least + jnp.round(-low / scale)
 
     def encode(self, x: Array, scale: Array, zero: Array | None) -> Array:

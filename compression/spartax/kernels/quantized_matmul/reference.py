@@ -33,12 +33,15 @@ def matmul(x: Array, data: Array, scale: Array, zero: Array | None, form: Form) 
 
 
 def quantized_rows(x: Array) -> tuple[Array, Array]:
-    """Each row of x `[M, K]` as int8 codes and a scale `[M, 1]`, `max|row| / 127` (1 for zeros, and for int8 rows)."""
+    """Each row of x `[M, K]` as int8 codes and a scale `[M, 1]`, `max|row| / 127` (1 for zeros, and for int8 rows).
+
+    The scale of a row that is not finite is not finite; below the smallest normal number there is none.
+    """
     if x.dtype == jnp.int8:
         return x, jnp.ones((x.shape[0], 1), jnp.float32)
     wide = x.astype(jnp.float32)
-    scale = jnp.max(jnp.abs(wide), axis=1, keepdims=True) / 127
-    scale = jnp.where(scale > 0, scale, 1.0)
+    most = jnp.max(jnp.abs(wide), axis=1, keepdims=True)
+    scale = jnp.where(most == 0, 1.0, jnp.maximum(most / 127, jnp.finfo(jnp.float32).tiny))
     return jnp.round(wide / scale).astype(jnp.int8), scale
 
 
