@@ -98,6 +98,14 @@ def test_columns_of_every_depth():
     check("xla", make(70, 13, 14, (8, 8), "float32", occupied))
 
 
+def test_bfloat16_that_leaves_transposed():
+    """XLA has such a plain product on CPU in some layouts only."""
+    x, values, structure = make(5, 2, 3, (8, 16), "bfloat16")
+    got = jax.jit(lambda x: block_sparse_matmul(x, values, structure, path="reference").T)(x)
+    want = np.asarray(x, np.float64) @ oracle(x, values, structure)
+    np.testing.assert_allclose(got, want.T, rtol=0, atol=2.0**-24 * 16 * 10)
+
+
 def test_more_blocks_than_a_count_can_hold():
     """300 blocks in columns of 3: the counts are of 8 bits, their sums are not."""
     _, _, structure = make(1, 3, 100, (1, 1), "float32", np.ones((3, 100), bool))

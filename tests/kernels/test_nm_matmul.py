@@ -73,6 +73,14 @@ def close(ours, right, length):
     np.testing.assert_allclose(np.asarray(ours, np.float64), right, rtol=0, atol=rounding + sums)
 
 
+@pytest.mark.parametrize("path", ["reference", "xla"])
+def test_bfloat16_that_leaves_transposed(path):
+    """XLA has such products on CPU in some layouts only."""
+    x, values, data, _, dense, _ = make(5, 6, 16, 16, 33, "bfloat16")
+    got = jax.jit(lambda x: nm_matmul(x, values, data, 16, path=path).T)(x)
+    close(got, (np.asarray(x, np.float64) @ dense).T, 16)
+
+
 def test_layout_by_hand():
     """Two of four: rows 1 and 2 of the first group, 0 and 3 of the second; places four to a byte across groups."""
     mask = np.array([0, 1, 1, 0, 1, 0, 0, 1], bool)[:, None]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from spartax.kernels import products
 from spartax.kernels.block_sparse_matmul.structure import Structure
 from spartax.records import Array
 
@@ -23,11 +24,11 @@ def dense(values: Array, structure: Structure, rows: int) -> Array:
 def matmul(x: Array, values: Array, structure: Structure, precision: lax.PrecisionLike, kind: jnp.dtype) -> Array:
     """`x @ dense`."""
     matrix = dense(values, structure, x.shape[1] // values.shape[1])
-    return jnp.matmul(x, matrix, precision=precision, preferred_element_type=kind)
+    return products.matmul(x, matrix, precision, kind)
 
 
 def sampled(x: Array, g: Array, structure: Structure, block: tuple[int, int], precision: lax.PrecisionLike) -> Array:
     """The blocks of `x^T @ g` that are stored, `[n, r, c]`."""
-    product = jnp.matmul(x.T, g, precision=precision, preferred_element_type=jnp.promote_types(x.dtype, g.dtype))
+    product = products.matmul(x.T, g, precision, jnp.promote_types(x.dtype, g.dtype))
     grid = product.reshape(-1, block[0], product.shape[1] // block[1], block[1])
     return jax.vmap(lambda i, j: grid[i, :, j])(structure.rows.astype(jnp.int32), structure.columns)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from spartax.kernels import products
 from spartax.kernels.block_sparse_matmul import Structure, block_sparse_matmul
 from spartax.kernels.block_sparse_matmul import reference as blocks_reference
 from spartax.kernels.nm_matmul import nm_matmul
@@ -22,7 +23,7 @@ class Dense(NamedTuple):
     def product(self, x: Array, path: str, precision: lax.PrecisionLike) -> Array:
         """`x W`."""
         kind = jnp.promote_types(x.dtype, jnp.float32)
-        return jnp.matmul(x, self.matrix.astype(x.dtype), precision=precision, preferred_element_type=kind)
+        return products.matmul(x, self.matrix.astype(x.dtype), precision, kind)
 
     def dense(self, rows: int) -> Array:
         """`W`."""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from spartax.kernels import paths
+from spartax.kernels import paths, products
 from spartax.kernels.derivatives import with_derivative_of
 from spartax.kernels.lowrank_residual_matmul import gpu, reference, tpu, xla
 from spartax.kernels.lowrank_residual_matmul.bases import Base, Codes
@@ -43,7 +43,7 @@ def lowrank_residual_matmul(
     if path == "reference":
         return reference.matmul(x, base, u, v)
     kind = jnp.promote_types(x.dtype, jnp.float32)
-    t = jnp.matmul(x, u, precision=precision, preferred_element_type=kind).astype(x.dtype)
+    t = products.matmul(x, u, precision, kind).astype(x.dtype)
     apart = xla.matmul(x, base, t, v, path, precision)
     if path == "xla":
         return apart

@@ -4,9 +4,9 @@ Adding the low-rank term to each block of outputs of a product with codes was me
 faster.
 """
 
-import jax.numpy as jnp
 from jax import lax
 
+from spartax.kernels import products
 from spartax.kernels.lowrank_residual_matmul.bases import Base
 from spartax.records import Array
 
@@ -14,4 +14,4 @@ from spartax.records import Array
 def matmul(x: Array, base: Base, t: Array, v: Array, path: str, precision: lax.PrecisionLike) -> Array:
     """`x W + t V`, the first product by its own path: x `[B, K]`, t `[B, r]`, V `[r, O]` -> `[B, O]`."""
     out = base.product(x, path, precision)
-    return out + jnp.matmul(t, v, precision=precision, preferred_element_type=out.dtype)
+    return out + products.matmul(t, v, precision, out.dtype)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
+from spartax.kernels import products
 from spartax.kernels.nm_matmul.form import unpacked
 from spartax.records import Array
 
@@ -18,9 +19,9 @@ def dense(values: Array, data: Array, m: int) -> Array:
 
 def matmul(x: Array, values: Array, data: Array, m: int, precision: lax.PrecisionLike, kind: jnp.dtype) -> Array:
     """`x @ dense`."""
-    return jnp.matmul(x, dense(values, data, m), precision=precision, preferred_element_type=kind)
+    return products.matmul(x, dense(values, data, m), precision, kind)
 
 
 def pullback(g: Array, values: Array, data: Array, m: int, precision: lax.PrecisionLike, kind: jnp.dtype) -> Array:
     """`g @ dense^T`."""
-    return jnp.matmul(g, dense(values, data, m).T, precision=precision, preferred_element_type=kind)
+    return products.matmul(g, dense(values, data, m).T, precision, kind)
