@@ -67,6 +67,12 @@ def test_a_batch_of_no_rows():
                 assert all(jax.eval_shape(sx.compressed(fn), w, x).size == 0 for w in weights)
 
 
+@pytest.mark.parametrize("layer", [-5, -1, 1, 7])
+def test_a_layer_out_of_range_is_the_one_that_jax_takes(layer):
+    stack = sx.LowRank(leaves.normal(3, 6, 2), leaves.normal(3, 2, 4, seed=1))
+    same(lambda w, x, i: x @ lax.dynamic_index_in_dim(w, i, keepdims=False), stack, leaves.normal(5, 6), layer)
+
+
 def test_contraction_across_the_cut_is_made_dense():
     told = same(lambda w, x: jnp.einsum("bio,io->b", x, w), low((6, 4)), leaves.normal(5, 6, 4))
     assert "dense" in told

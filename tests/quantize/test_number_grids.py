@@ -236,6 +236,11 @@ def test_shared_exponents_nearest_to_a_scale():
     np.testing.assert_array_equal(bytes_, [0, 127, 127, 128, 128, 126, 1, 227])
 
 
+def test_shared_exponents_as_numbers():
+    values = np.asarray(levels.scale_values(jnp.array([0, 1, 127, 254, 255], jnp.uint8)))
+    np.testing.assert_array_equal(values.view(np.int32), [2**22, 2**23, 127 << 23, 254 << 23, 0x7FC00000])
+
+
 def test_round_trip_in_jit_is_the_leaf():
     """`decode` is what the stored leaf means, for grids with zero points too."""
     grid = quantize.integer(3, 16, symmetric=False, zero_dtype="float16")

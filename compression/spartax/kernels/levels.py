@@ -97,12 +97,13 @@ def _rounded_exponent(size: Array) -> Array:
 
 
 def scale_values(scale: Array) -> Array:
-    """Scales as numbers: floats are themselves; uint8 are shared exponents (E8M0), `2 ** (scale - 127)`."""
+    """Scales as numbers: floats are themselves; uint8 are shared exponents (E8M0), `2 ** (scale - 127)`, 255 NaN."""
     if scale.dtype != jnp.uint8:
         return scale
-    return lax.bitcast_convert_type(
+    power = lax.bitcast_convert_type(
         jnp.where(scale > 0, scale.astype(jnp.int32) << MANTISSA, 1 << (MANTISSA - 1)), jnp.float32
     )
+    return jnp.where(scale == 255, jnp.nan, power)
 
 
 def shared_exponent(largest: Array, levels: str) -> Array:

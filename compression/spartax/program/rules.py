@@ -74,6 +74,7 @@ def _dynamic_slice(eqn: Any, values: list[Any], trips: int) -> Any:
     sizes = eqn.params["slice_sizes"]
     if tuple(sizes[1:]) != leaf.shape[1:] or not verbs.sliceable(leaf):
         return None
+    start = jnp.clip(start, 0, leaf.shape[0] - sizes[0])  # as the equation does; the function below would count back
     return jax.tree.map(lambda v: lax.dynamic_slice_in_dim(v, start, sizes[0]), leaf)
 
 
