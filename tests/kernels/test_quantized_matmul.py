@@ -319,6 +319,14 @@ def test_gpu_kernel_on_a_gpu(name):
     close_on_gpu(run(*args, path="gpu", int8=int8), codes, args, int8)
 
 
+def test_int8_products_refuse_numbers_that_are_not_integers():
+    _, (x, data, scale, zero, form) = draw(*CASES["zero points"])
+    with pytest.raises(ValueError, match="integer zero points, not float32"):
+        quantized_matmul(x, data, scale, zero.astype(jnp.float32), form, int8=True)
+    with pytest.raises(ValueError, match="integer codes; nf4"):
+        quantized_matmul(x, data, scale, None, form._replace(levels="nf4"), int8=True)
+
+
 def test_what_the_pallas_kernels_decline():
     case = Case(8, 256, 1, False, Form(512), jnp.dtype(jnp.float32), False)
     assert tpu.misfit(case) is None

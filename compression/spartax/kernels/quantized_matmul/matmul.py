@@ -30,7 +30,14 @@ def quantized_matmul(
     Returns:
       float32 `[M, O]`, summed in float32 or int32. Differentiable in x and in a floating scale; the derivative of an
       int8 product is that of the product with unrounded x (straight through, arXiv 1308.3432).
+
+    Raises:
+      ValueError: `int8` with codes that are not integers, or with zero points that are floats.
     """
+    if int8 and form.levels != "integer":
+        raise ValueError(f"int8 products take integer codes; {form.levels} codes stand for other numbers.")
+    if int8 and zero is not None and not levels.is_integer(zero):
+        raise ValueError(f"int8 products take integer zero points, not {zero.dtype}.")
     if 0 in (x.shape[0], data.shape[0]):
         return jnp.zeros((x.shape[0], data.shape[0]), jnp.float32)
     scale = levels.scale_values(scale).astype(jnp.float32)
