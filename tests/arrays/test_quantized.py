@@ -38,6 +38,18 @@ def test_int8_activations_meet_what_codes_stand_for(name):
     np.testing.assert_allclose(sx.compressed(lambda w, x: x @ w)(asked, X), want, rtol=1e-4, atol=1e-4)
 
 
+def test_float64_is_not_multiplied_in_float32():
+    rng = np.random.default_rng(3)
+    with jax.enable_x64(True):
+        scale = jnp.asarray(rng.uniform(0.5, 1.5, (1, 6)))
+        weight = sx.Quantized(jnp.asarray(rng.integers(-127, 128, (32, 6)), jnp.int8), scale, kind="float64")
+        want = X.astype(np.float64) @ (np.asarray(weight.codes, np.float64) * np.asarray(scale))
+        with sx.kernels("xla"):
+            got = sx.compressed(lambda w, x: x @ w)(weight, jnp.asarray(X, jnp.float64))
+        assert got.dtype == jnp.float64
+        np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-11)
+
+
 def test_zero_points_between_codes_in_products_of_few_rows():
     """Two rows take the way of integer digits where zero points are integers; these are not."""
     rng = np.random.default_rng(2)

@@ -101,6 +101,21 @@ def test_explain_names_every_way():
     assert told["idle"] == ("never read",)
 
 
+def test_explain_says_what_runs_of_weights_in_weights():
+    """Of two weights that meet the left one has a kernel; factors are made dense; integers are added in one group."""
+    low = sx.LowRank(leaves.quantized((6, 1)), leaves.masked((1, 6)))
+    grouped = sx.QuantizedInputs(leaves.quantized((6, 6), 8, (2, 6)))
+    params = {"a": leaves.lowrank((6, 6), 1), "b": leaves.lowrank((6, 6), 1), "low": low, "grouped": grouped}
+    told = sx.explain(lambda p, x: p["a"] @ p["b"] + x @ p["low"] + x @ p["grouped"], params, jnp.ones((6, 6)))
+    assert told["a"] == ("dot_general: LowRank: two thin products (rank 1)",)
+    assert told["b"] == ("dot_general: dense (LowRank: made dense, it meets another compressed weight)",)
+    assert "(rank 1, Quantized and Masked factors made dense)" in told["low"][0]
+    if jax.default_backend() == "cpu":
+        assert "8-bit float product of codes [xla] (scales in groups: codes as floats)" in told["grouped"][0]
+    with sx.kernels("reference"):
+        assert "integer product" in sx.explain(lambda p, x: x @ p, grouped, jnp.ones((6, 6)))[""][0]
+
+
 def test_params_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"(?s)apply_fn\(params, x\) fails on these params.*dense \(10, 7\)") as error:
         sx.inspect(network, {**PARAMS, "dense": jnp.ones((10, 7))}, jnp.ones((5, 8, 8, 2)))

@@ -89,7 +89,9 @@ def _(leaf: LowRank, use: Use) -> verbs.Plan:
     if thin > rebuild:
         return verbs.Plan(None, f"LowRank: rank {leaf.rank} costs more than the dense weight here", rebuild)
     name = "thin convolution then 1x1" if use.op == "conv_general_dilated" else "two thin products"
-    return verbs.Plan(f"LowRank: {name}", f"rank {leaf.rank}", thin)
+    kinds = dict.fromkeys(type(f).__name__ for f in (leaf.left, leaf.right) if verbs.is_leaf(f))
+    made = f", {' and '.join(kinds)} factors made dense" if kinds else ""
+    return verbs.Plan(f"LowRank: {name}", f"rank {leaf.rank}{made}", thin)
 
 
 @verbs.contract.register

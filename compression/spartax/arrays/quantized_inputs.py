@@ -124,14 +124,16 @@ def _(leaf: QuantizedInputs, use: Use) -> verbs.Plan:
     if found is None:
         return verbs.Plan(f"{name}, then {inner.kernel or 'the dense weight'}", inner.why, inner.macs)
     path, why = quantized_rows.choose(leaf.weight, found, use, int8=True)
-    return verbs.Plan(f"{name} x {found.form.bits}-bit integer product [{path}]", why, use.macs)
+    # only the plain path adds up integers in groups
+    kind = "float product of codes" if found.groups > 1 and path != "reference" else "integer product"
+    return verbs.Plan(f"{name} x {found.form.bits}-bit {kind} [{path}]", why, use.macs)
 
 
 @verbs.contract.register
 def _(leaf: QuantizedInputs, use: Use, x: Array) -> Array:
     if not _rounds(use):
         return verbs.product(leaf.weight, use, x)
-    wide = x.astype(jnp.float32)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     own = scales(leaf, use, wide)
     codes = leaf.grid.encode(wide, *own)
     smooth = verbs.product(leaf.weight, use, leaf.grid.decode(codes, *own).astype(x.dtype))

@@ -83,6 +83,8 @@ def _misfit(use: Use) -> str | None:
         return "a convolution in groups"
     if matrix_view.taps(use) > 1:
         return "a convolution of several taps"
+    if jnp.float64 in (use.x.dtype, use.out.dtype):
+        return "float64, which has no kernel"
     return None if jnp.issubdtype(use.x.dtype, jnp.floating) else "an activation that is not floating"
 
 

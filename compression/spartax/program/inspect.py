@@ -82,8 +82,7 @@ def inspect(apply_fn: Callable[..., Any], params: Params, *args: Any) -> dict[Pa
     others: dict[Path, list[tuple[str, str]]] = {path: [] for path in named}
 
     def on_use(tag: Tagged, use: Use, x: Any) -> None:
-        plan = verbs.plan(tag.value, use) if verbs.is_leaf(tag.value) else verbs.Plan(None, "dense", use.macs)
-        uses[tag.path].append(Seen(use, plan, tag.stored(use.layout)))
+        uses[tag.path].append(Seen(use, _plan(tag, use, x), tag.stored(use.layout)))
 
     def run(params: Params, args: tuple) -> None:
         jaxpr, _ = trace(apply_fn, params, args)
@@ -94,6 +93,15 @@ def inspect(apply_fn: Callable[..., Any], params: Params, *args: Any) -> dict[Pa
     leaves = jax.tree.leaves(args)
     batch = leaves[0].shape[0] if leaves and leaves[0].ndim else 1
     return {path: _usage(uses[path], others[path], w, batch) for path, w in named.items()}
+
+
+def _plan(tag: Tagged, use: Use, x: Any) -> verbs.Plan:
+    """How `compressed` multiplies this weight: of two that meet, only the left one can have a kernel."""
+    if not verbs.is_leaf(tag.value):
+        return verbs.Plan(None, "dense", use.macs)
+    if not use.left and isinstance(x, Tagged) and verbs.is_leaf(x.value):
+        return verbs.Plan(None, f"{type(tag.value).__name__}: made dense, it meets another compressed weight", use.macs)
+    return verbs.plan(tag.value, use)
 
 
 def trace(apply_fn: Callable[..., Any], params: Params, args: tuple) -> tuple[Any, Any]:

@@ -58,7 +58,7 @@ def _on_cpu(case: Case) -> paths.Choice:
     Making the matrix dense at every call, the alternative, took 37 ms and more, and as a whole 1 to 80 times as long.
     """
     if case.int8:
-        return paths.Choice("xla", "integer products")
+        return paths.Choice("xla", "integer products" if case.groups == 1 else "scales in groups: codes as floats")
     if case.outputs * case.form.length < SMALL:
         return paths.Choice(None, "too small to gain")
     kept = case.rows > 32 or (case.rows == 1 and case.groups > 1)
