@@ -1,4 +1,5 @@
 import threading
+import types
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,14 @@ def test_choice():
             assert paths.choose(default, fits) == ("tpu", "pallas asked for, interpreted")
             assert paths.interpreted("gpu")
             assert "Hopper" in paths.missing_hopper()
+
+
+def test_wgmma_is_on_hopper_only(monkeypatch):
+    for capability, runs in (("9.0", True), ("10.0", False), ("8.9", False)):
+        device = types.SimpleNamespace(compute_capability=capability)
+        monkeypatch.setattr(jax, "devices", lambda device=device: [device])
+        assert (paths.missing_hopper() is None) == runs
+    assert "wgmma" in paths.missing_hopper()
 
 
 def test_the_package_of_kernels_stays_importable():

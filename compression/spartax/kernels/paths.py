@@ -1,7 +1,7 @@
 """Which implementation of a kernel runs: the one asked for, or one chosen by platform while the program is traced.
 
 Every kernel has the paths `reference` (plain, obvious), `xla` (fast on CPU, runs everywhere), and two in Pallas: `tpu`
-(Mosaic) and `gpu` (Mosaic GPU, Hopper and later). A kernel says which path it takes by default on each platform and
+(Mosaic) and `gpu` (Mosaic GPU, Hopper). A kernel says which path it takes by default on each platform and
 why, and for which shapes its Pallas paths do not fit; `choose` puts that together with what the user asks for.
 """
 
@@ -84,7 +84,9 @@ def interpreted(path: str) -> bool:
 def missing_hopper() -> str | None:
     """Why Mosaic GPU kernels cannot run on the first device, or None if they can."""
     capability = str(getattr(jax.devices()[0], "compute_capability", "0.0"))
-    major = capability.split(".")[0]
-    if major.isdecimal() and int(major) >= 9:
+    if capability.split(".")[0] == "9":
         return None
-    return f"Mosaic GPU kernels need compute capability 9.0 (Hopper) or later; this device has {capability}"
+    return (
+        "these Mosaic GPU kernels multiply by wgmma, which only compute capability 9 (Hopper) has; "
+        f"this device has {capability}"
+    )
