@@ -49,6 +49,20 @@ def test_blocks_are_found_at_their_size():
     np.testing.assert_array_equal(sx.dense(small), sx.dense(leaf))
 
 
+def test_whole_rows_and_columns_are_found():
+    """26 rows of 256 each, a place of two bytes for each and one count; 26 columns, as many places and 256 counts."""
+    rows = np.zeros((256, 256), bool)
+    rows[np.random.default_rng(0).permutation(256)[:26]] = True
+    for mask, sides, extra in ((rows, (1, 256), 2 * 26 + 2), (rows.T, (256, 1), 26 + 256)):
+        leaf = sx.Masked(leaves.normal(256, 256), jnp.asarray(mask))
+        small = sx.pack(leaf)
+        assert (type(small), small.block) == (sx.BlockSparse, sides)
+        assert sx.nbytes(small) == 26 * 256 * 4 + extra
+        np.testing.assert_array_equal(sx.dense(small), sx.dense(leaf))
+        told = sx.explain(lambda w, x: x @ w, small, jnp.ones((2, 256)))[""][0]
+        assert "stored small, computed dense" in told
+
+
 def test_pruned_int4_in_groups_of_four():
     """Half the codes at half a byte, one bit an entry, and the scales; the codes are packed along another axis."""
     codes, mask = leaves.quantized((64, 32), 4), masked((64, 32), n_of_m(2, 4), 1024, FLAX).mask

@@ -85,9 +85,11 @@ def _layouts(ndim: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 def _block_bytes(matrix: np.ndarray, bits: int) -> dict[tuple[int, int], int]:
     found = {}
     m, n = matrix.shape
-    for r in dict.fromkeys(min(side, m) for side in SIDES):
+    high, wide = (tuple(dict.fromkeys(min(side, length) for side in SIDES)) for length in (m, n))
+    for r in dict.fromkeys((*high, 1, m)):
         rows = np.logical_or.reduceat(matrix, np.arange(0, m, r), axis=0)
-        for c in dict.fromkeys(min(side, n) for side in SIDES):
+        # besides blocks of usual sides whole rows and whole columns, which no kernel is fast for
+        for c in dict.fromkeys((*(wide if r in high else ()), *((n,) if r == 1 else ()), *((1,) if r == m else ()))):
             kept = np.logical_or.reduceat(rows, np.arange(0, n, c), axis=1)
             count, index = int(kept.sum()), np.min_scalar_type(len(kept)).itemsize
             found[r, c] = -(-count * r * c * bits // 8) + (count + kept.shape[1]) * index
