@@ -146,10 +146,22 @@ def test_lowers_for_tpu_ahead_of_time(dtype, monkeypatch):
     assert run.trace(x, values, data, g).lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call") == 2
 
 
+def test_tiles_of_the_tpu_kernel_fit():
+    """2:4 of a large matrix takes its 256 rows; at 8:16 sums and weights are larger, and fewer rows are taken."""
+    assert tpu.tuning(256, 2, 4, 1024, 4096) == (256, 128, 256)
+    few = tpu.tuning(256, 8, 16, 256, 4096)
+    assert 16 <= few.examples < 256
+    # sum, result, values, places and g of one step
+    tiles = 4 * 32 * few.examples * 128 * 3 + 2 * 8 * 128 * 256 * (4 * 2 + 1) + 2 * 4 * few.examples * 256
+    assert tpu.held(few, 8, 16) == tiles <= tpu.VMEM
+
+
 def test_kernels_say_what_they_cannot_take():
     assert "cross bytes" in tpu.misfit(2, 8, 16, 8, "float32")
     assert "whose places make a byte" in tpu.misfit(2, 4, 6, 8, "float32")
     assert tpu.misfit(2, 4, 16, 8, "float32") is None
+    assert "fit in VMEM" in tpu.misfit(2, 4, 4 * 2047, 2047, "float32")
+    assert "fit in VMEM" in tpu.misfit(15, 16, 1024, 1023, "float32")
     assert gpu.misfit(2, 4, 256, 64, "bfloat16") is None
     assert "float32" in gpu.misfit(2, 4, 256, 64, "float32")
     assert "at most 4" in gpu.misfit(4, 16, 256, 64, "bfloat16")

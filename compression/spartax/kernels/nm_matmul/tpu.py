@@ -35,11 +35,24 @@ class Tuning(NamedTuple):
     columns: int
 
 
-def tuning(batch: int, depth: int, columns: int) -> Tuning:
-    """Tiles of 128 where they divide, else the whole axis; rows of `x` in whole tiles of 16."""
-    return Tuning(
-        min(256, batch + -batch % 16), 128 if depth % 128 == 0 else depth, 256 if columns % 256 == 0 else columns
-    )
+VMEM = 12 * 2**20  # bytes, of the 16 MiB that a kernel gets unasked
+
+
+def tuning(batch: int, n: int, m: int, groups: int, columns: int) -> Tuning:
+    """Tiles of 128 where they divide, else the whole axis; rows of `x` in whole tiles of 16, as many as VMEM holds."""
+    depth = groups // cell(bits_of(m))[0]
+    deep, wide = 128 if depth % 128 == 0 else depth, 256 if columns % 256 == 0 else columns
+    found = Tuning(min(256, batch + -batch % 16), deep, wide)
+    while found.examples > 16 and held(found, n, m) > VMEM:
+        found = found._replace(examples=found.examples // 32 * 16)
+    return found
+
+
+def held(tune: Tuning, n: int, m: int) -> int:
+    """Bytes of the tiles of the larger kernel, the pullback, in float32; all but the sum twice, to copy meanwhile."""
+    count, (deep, wide) = cell(bits_of(m))[0], (side + -side % 128 for side in tune[1:])
+    result, matrix = count * m * tune.examples * deep, n * tune.depth * wide
+    return 4 * result + 2 * (4 * result + 4 * count * matrix + matrix + 4 * tune.examples * wide)
 
 
 def misfit(n: int, m: int, groups: int, columns: int, kind: Any) -> str | None:
@@ -49,9 +62,8 @@ def misfit(n: int, m: int, groups: int, columns: int, kind: Any) -> str | None:
         return f"places of {bits} bits cross bytes"
     if groups % cell(bits)[0]:
         return f"{groups} groups are not a multiple of the {cell(bits)[0]} whose places make a byte"
-    tune = tuning(1, groups // cell(bits)[0], columns)
-    if max(tune.depth, tune.columns) > 2048:
-        return f"{groups} groups and {columns} columns do not divide into tiles"
+    if held(tuning(1, n, m, groups, columns), n, m) > VMEM:
+        return f"{groups} groups of {n}:{m} and {columns} columns do not divide into tiles that fit in VMEM"
     return None if jnp.dtype(kind).itemsize <= 4 else "float64 has no matrix unit"
 
 
@@ -77,7 +89,7 @@ def matmul(
     With `residual = (t [B, r], v [r, columns])` every tile of the sum starts as its part of `t @ v`.
     """
     (n, groups, columns), count = values.shape, cell(bits_of(m))[0]
-    tune = tuning(x.shape[0], groups // count, columns)
+    tune = tuning(x.shape[0], n, m, groups, columns)
     x_tiles = _by_place(x, count, m, tune.examples)
     batch, depth = x_tiles.shape[2:]
     thin = [] if residual is None else [(padded_rows(residual[0], batch), residual[1])]
@@ -145,7 +157,7 @@ def pullback(
     """`g [B, columns]` times the transposed matrix -> `[B, groups * m]` of dtype `kind`."""
     (n, groups, columns), count = values.shape, cell(bits_of(m))[0]
     depth = groups // count
-    tune = tuning(g.shape[0], depth, columns)
+    tune = tuning(g.shape[0], n, m, groups, columns)
     padded = jnp.pad(g, ((0, -g.shape[0] % tune.examples), (0, 0)))
     batch, shape = padded.shape[0], (count, m, tune.examples, tune.depth)
     out = pl.pallas_call(
