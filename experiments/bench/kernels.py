@@ -1,7 +1,8 @@
 """Products with compressed weights, by the path that is chosen here, against the dense product in the same dtype.
 
 A square matrix, x of some rows; float32 on CPU, bfloat16 elsewhere. "moved MB" is the stored weight, x and the
-result, each once. "bound ms" is the roofline: the larger of those bytes over the bandwidth of a long sum and the
+result, each once. The convolution is asked to take the block-sparse kernel, on patches; by default it is computed
+dense. "bound ms" is the roofline: the larger of those bytes over the bandwidth of a long sum and the
 operations over the rate of a large dense product, both measured in the same run. "reached" is that bound over the time;
 it passes 1 where the weight stays in a cache, or where integer instructions are faster than float ones. "temp MB" is
 what the compiled program allocates for intermediates and the result.
@@ -76,6 +77,7 @@ CASES: dict[str, Make] = {
     "rank of 1/8": _low_rank(8),
     "int4 + rank of 1/64": lambda w: sx.Sum((_by(_rounded(4))(w), _low_rank(64)(w))),
 }
+CONVOLUTION = "3 x 3 convolution, 64 x 64 blocks, 90 % sparse"
 PASSES: dict[str, int] = {"forward": 1, "input gradient": 2, "weight gradient": 2}  # products that each takes
 
 
@@ -100,8 +102,39 @@ def rows(
             for what, run in runs.items():
                 pair = {name: functools.partial(run, leaf, x), "dense": functools.partial(run, dense, x)}
                 row = compare(f"{size} x {size}, batch {count}, {what}", pair, repeats=3 if quick else 9)
-                found.append(_with_figures(row, leaf, x, PASSES[what], roof, _memory(run, leaf, x)))
+                use = verbs.Use.of_dot(leaf, x, (((1,), (0,)), ((), ())))
+                found.append(_with_figures(row, leaf, use, PASSES[what], roof, _memory(run, leaf, x)))
+    if any(part in CONVOLUTION for part in cases) and "forward" in passes:
+        found += [_convolution(size // 16, count, kind, roof, quick) for count in batch]
     return found
+
+
+def _convolution(channels: int, count: int, kind: Any, roof: tuple[float, float], quick: bool) -> Row:
+    """Block-sparse by patches against dense, 16 x 16 positions of so many features; blocks have a quarter of them."""
+    convolve = lambda w, x: jax.lax.conv_general_dilated(  # noqa: E731
+        x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    dense = jax.random.normal(jax.random.key(0), (3, 3, channels, channels), kind)
+    x = jax.random.normal(jax.random.key(1), (count, 16, 16, channels), kind)
+    side, grid = channels // 4, (36, 4)
+    kept = (np.random.default_rng(0).permutation(144) < 14).reshape(grid)
+    mask = jnp.asarray(np.kron(kept, np.ones((side, side), bool)).reshape(dense.shape))
+    leaf, apply, plain = (
+        block_sparse(dense, mask, (side, side), (0, 1, 2), (3,)),
+        sx.compressed(convolve),
+        jax.jit(convolve),
+    )
+
+    def by_patches() -> Array:
+        with sx.kernels("xla"):
+            return apply(leaf, x)
+
+    name = f"{CONVOLUTION}, {channels} features, batch {count}"
+    pair = {"by patches": by_patches, "dense": functools.partial(plain, dense, x)}
+    row = compare(name, pair, repeats=3 if quick else 9)
+    with sx.kernels("xla"):
+        use = sx.inspect(convolve, leaf, x)[""].uses[0]
+        return _with_figures(row, leaf, use, 1, roof, _memory(apply, leaf, x))
 
 
 def _run(name: str) -> Callable[[Any, Array], Any]:
@@ -139,9 +172,9 @@ def _memory(run: Callable, leaf: Any, x: Array) -> int:
     return found.temp_size_in_bytes + found.output_size_in_bytes
 
 
-def _with_figures(row: Row, leaf: Any, x: Array, products: int, roof: tuple[float, float], memory: int) -> Row:
-    plan = verbs.plan(leaf, verbs.Use.of_dot(leaf, x, (((1,), (0,)), ((), ()))))
-    moved = products * (sx.nbytes(leaf) + x.nbytes + x.shape[0] * leaf.shape[1] * x.dtype.itemsize)
+def _with_figures(row: Row, leaf: Any, use: verbs.Use, products: int, roof: tuple[float, float], memory: int) -> Row:
+    plan = verbs.plan(leaf, use)
+    moved = products * (sx.nbytes(leaf) + sx.nbytes([use.x, use.out]))
     operations = 2 * plan.macs * products
     bound = max(moved / roof[0], operations / roof[1])
     figures = {

@@ -50,11 +50,14 @@ def test_rows_of_removed_channels(tmp_path, monkeypatch):
 
 
 def test_rows_of_kernels_are_chosen(tmp_path, monkeypatch, capsys):
-    chosen = ["--cases", "int8 per", "64 blocks, 90", "--batch", "2", "--passes", "forward", "input gradient"]
+    chosen = ["--cases", "int8 per", "64 blocks, 90", "3 x 3", "--batch", "2", "--passes", "forward", "input gradient"]
     monkeypatch.setattr(sys, "argv", ["bench", "kernels", "--quick", *chosen, "--out", str(tmp_path / "rows.jsonl")])
     assert bench.main() == 0
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert ["int8" in r["name"] for r in rows] == [False, False, True, True]
+    assert ["int8" in r["name"] for r in rows] == [False, False, True, True, False]
+    assert rows[4]["name"] == "3 x 3 convolution, 64 x 64 blocks, 90 % sparse, 16 features, batch 2: by patches"
+    assert rows[4]["figures"]["GFLOP"] == pytest.approx(2 * 14 * 4 * 4 * 2 * 16 * 16 / 1e9)  # 14 of 144 blocks
+    assert rows[4]["note"].startswith("block-sparse matmul, xla")
     figures = rows[2]["figures"]
     assert figures["moved MB"] == pytest.approx((256 * 256 + 4 * 256 + 4 * 2 * 512) / 1e6)  # codes, scales, x and y
     assert figures["GFLOP"] == pytest.approx(2 * 2 * 256 * 256 / 1e9)
