@@ -308,18 +308,18 @@ def test_the_benchmark_has_five_points_and_three_seeds_of_every_method_and_basel
     for one in planned:
         values = one.config.values
         family = (values.method, values.get("allocation"), values.get("equal"))
-        point = values.get("sparsity", values.get("ratio", values.get("bits")))
+        point = next(values[name] for name in ("sparsity", "ratio", "bits", "start", "method") if name in values)
         found.setdefault(family, set()).add((point, values.seed))
-    assert len(planned) == sum(map(len, found.values())) == 3 + 7 * 15
+    assert len(planned) == sum(map(len, found.values())) == 3 + 9 * 15 + 12
     for family, points in found.items():
-        assert len({point for point, _ in points}) == (1 if family[0] == "dense" else 5), family
+        assert len({point for point, _ in points}) == {"dense": 1, "equal bytes": 4}.get(family[0], 5), family
         assert {seed for _, seed in points} == {0, 1, 2}
     baselines = {("random", None, None), ("magnitude", "uniform", None), ("magnitude", "pooled", None)}
     assert baselines | {("smaller dense", None, "bytes"), ("smaller dense", None, "macs")} < set(found)
     joined = sweeps.plan(
         list(configs.load_module(str(STUDY / "sweep.py"), ("runs",)).runs()), [("seed", "1")], quick=True
     )
-    assert len(joined) == 36  # one seed for all
+    assert len(joined) == 50  # one seed for all
 
 
 def test_runs_of_one_process_go_on_after_one_that_failed(study, monkeypatch, capsys):
