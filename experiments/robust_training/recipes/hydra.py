@@ -18,7 +18,7 @@ QUICK = options.quick("score_epochs")
 
 
 def get_config() -> ConfigDict:
-    return options.base(method="HYDRA", sparsity=0.95, beta=6.0, score_epochs=10, score_rate=0.1)
+    return options.base(method="HYDRA", sparsity=0.95, beta=6.0, score_epochs=10, score_rate=2e-3)
 
 
 def label(config: ConfigDict) -> str:
