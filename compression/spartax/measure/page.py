@@ -9,7 +9,7 @@ from spartax.measure.comparison import Point
 from spartax.measure.record import Record
 
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1b1b1b;max-width:1240px;margin:2rem auto;padding:0 1rem}
+body{font:15px/1.5 system-ui,sans-serif;color:#1b1b1b;max-width:1600px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.86rem}
 .wide{overflow-x:auto}
@@ -98,15 +98,15 @@ def _list(lines: Sequence[str]) -> str:
 
 def _results(points: Sequence[Point]) -> str:
     attacks = list(dict.fromkeys(name for p in points for name in p.row.robust))
-    header = ["method", "family", "bytes", "MACs k", "nonzero k", "ms/batch", "clean %", *(f"{a} %" for a in attacks)]
-    header += ["worst %", "masking"]
+    header = ["method", "family", "bytes", "MACs k", "nonzero k", "ms/batch", "clean %", "worst %", "masking"]
+    header += [f"{a} %" for a in attacks]  # what a narrow window leaves to scrolling
     rows = []
     for point in points:
         row = point.row
         macs = row.records[0].macs["run"] / 1000
         numbers = [_number(row.size, ",.0f"), _number(macs, ",.0f"), _number(point.macs, ",.0f")]
         numbers.append(_number(point.milliseconds, ".3g"))
-        spreads = [row.clean, *(row.robust.get(name) for name in attacks), row.worst, point.masking]
+        spreads = [row.clean, row.worst, point.masking, *(row.robust.get(name) for name in attacks)]
         cells = [_text(row.name), _text(point.family), *numbers, *(_spread(value) for value in spreads)]
         rows.append((point.role, cells))
     return _table(header, rows)
