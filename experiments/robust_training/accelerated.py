@@ -5,8 +5,9 @@ Neural Networks through Accuracy Gradient (S033). `schedule` is "accelat", whose
 held-out images stops rising, "cosine", or "constant". All three see the same images in the same order, under the same
 attack and optimizer, for `epochs` passes; `watched` images are held out from all of them.
 Command: python -m experiments.run --config=experiments/robust_training/accelerated.py --config.schedule=cosine
-Time: not measured yet.
-Expected: not measured yet.
+Time: about 1 minute on two busy CPU cores, 2 with AccelAT, which looks at held-out images after each epoch.
+Expected: with seed 0 clean 98.4 % and worst of the attacks 84.9 % under the cosine; 99.2 % and 84.6 % under AccelAT,
+98.9 % and 85.2 % at a constant rate: no difference on 364 digits.
 """
 
 import functools
