@@ -10,6 +10,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -51,9 +52,10 @@ def measured(name: str, data_dir: str, examples: int) -> dict:
     subject = networks.load(config)
     attack = attacks.pgd(subject.eps, steps=20)
     network = Partial(subject.apply_fn, subject.variables)
-    attacked = jax.jit(attack)(jax.random.key(0), network, *subject.test[:2])
-    moved = train.sustainability(parts(subject.module), subject.variables, subject.test.x, attacked)
-    about = {"eps": subject.eps, "examples": len(subject.test.y)}
+    x, y = jax.device_put(subject.test[:2])
+    attacked = jax.jit(attack)(jax.random.key(0), network, x, y)
+    moved = train.sustainability(parts(subject.module), subject.variables, x, attacked)
+    about = {"eps": subject.eps, "examples": len(y)}
     return {**about, "moved": moved, "most_vulnerable": train.most_vulnerable(moved)}
 
 
@@ -62,7 +64,7 @@ def parts(module: nn.Module) -> train.Activations:
 
     def activations(variables: Params, x: Array) -> dict[str, Array]:
         own = lambda part, method: method == "__call__" and len(part.path) == 1  # noqa: E731
-        _, seen = module.apply(variables, x, capture_intermediates=own)
+        seen: Any = module.apply(variables, x, capture_intermediates=own)[1]
         return {name: found["__call__"][0] for name, found in seen["intermediates"].items()}
 
     return activations

@@ -1,0 +1,82 @@
+"""`python -m experiments.benchmark.tables FOLDER`: the pages of this benchmark, from the lines alone.
+
+Writes `MODEL.md` and `MODEL.png` for every network with lines in a `*.jsonl` file in the folder or below: who wins
+within a share of the bytes and multiply-adds, every family at its operating points, and accuracy against cost. Exit
+code 0; 2: there is no line.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from spartax import measure
+from spartax.measure import comparison, figures, folder
+from spartax.measure.comparison import Point
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the pages of a folder; returns the exit code."""
+    if len(arguments) != 1:
+        print("python -m experiments.benchmark.tables takes one folder", file=sys.stderr)
+        return 2
+    path = pathlib.Path(arguments[0])
+    try:
+        groups = folder.read(path)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for number, group in enumerate(groups):
+        again = sum(other[0].model == group[0].model for other in groups[:number])
+        place = path / f"{group[0].model}{f'_{again + 1}' if again else ''}"
+        points = comparison.points(group)
+        figures.fronts(points, f"{place}.png", figures.heading(points))
+        pathlib.Path(f"{place}.md").write_text(page(group, f"{place.name}.png"))
+        print(f"{place}.md {place}.png")
+    return 0
+
+
+def page(records: Sequence[measure.Record], picture: str) -> str:
+    """Statements, points and the picture of one network."""
+    points = comparison.points(records)
+    attacked = comparison.attacked(points)
+    seeds = sorted({record.seed for record in records})
+    judged = "the worst of all attacks, (clean)" if attacked else "clean"
+    lines = [
+        f"# {figures.heading(points)}",
+        "",
+        f"Accuracy in %, {judged}, at kB on disk; seeds {', '.join(map(str, seeds))}. ± is half of the 95 % interval "
+        "of images and, where there are several, the seeds.",
+        "",
+        *(f"* {line}" for line in comparison.verdicts(points)),
+        "",
+        *table(points),
+        "",
+        f"![accuracy against cost]({picture})",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def table(points: Sequence[Point]) -> list[str]:
+    """Families down, their operating points across, the largest first; the dense network leads."""
+    families: dict[str, list[Point]] = {}
+    for point in points:
+        families.setdefault(point.family, []).append(point)
+    seeds = max(len(point.row.records) for point in points)
+    rows = [[name, *(cell(p, seeds) for p in sorted(own, key=lambda p: -p.row.size))] for name, own in families.items()]
+    most = max(map(len, rows))
+    head = [["", *[""] * (most - 1)], ["---", *["--:"] * (most - 1)]]
+    full = [row + [""] * (most - len(row)) for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (*head, *full)]
+
+
+def cell(point: Point, seeds: int) -> str:
+    """`50.2 ±3.1 (60.1) at 20`, with its number of seeds where other points have more."""
+    clean, worst, own = point.row.clean, point.row.worst, len(point.row.records)
+    value, spread = clean if worst is None else worst
+    more = "" if worst is None else f" ({clean[0]:.1f})"
+    return f"{value:.1f} ±{spread:.1f}{more} at {point.row.size / 1000:.0f}{'' if own == seeds else f', seeds: {own}'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
