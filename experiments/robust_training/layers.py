@@ -22,7 +22,7 @@ from experiments.common import configs, networks
 from spartax import attacks, train
 from spartax.records import Array, Params
 
-ROBUST = ("resnet8", "cnn_a", "resnet2b")
+ROBUST = ("resnet8", "resnet20_robust", "cnn_a", "resnet2b")
 
 
 def main(arguments: Sequence[str]) -> int:
