@@ -109,8 +109,11 @@ def test_rounding_is_seen_through_by_trust_and_by_routes(case):
     assert [step.name for step in steps[3:]] == ["apgd-ce by a", "apgd-t by a", "apgd-ce by b", "apgd-t by b"]
 
 
+STANDARD = [("linf", 0.006, "Linf-0.006"), pytest.param("l2", 0.08, "L2-0.08", marks=pytest.mark.nightly)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("norm", "eps", "title"), [("linf", 0.006, "Linf-0.006"), ("l2", 0.08, "L2-0.08")])
+@pytest.mark.parametrize(("norm", "eps", "title"), STANDARD)
 def test_standard_leaves_robust_what_the_reference_leaves(norm, eps, title, monkeypatch):
     monkeypatch.setattr(survivors, "WORTH", np.inf)  # smaller batches would only be compiled
     x = jnp.transpose(golden.X, (0, 2, 3, 1))

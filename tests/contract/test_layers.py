@@ -37,7 +37,7 @@ ALLOWED = {
     "checkpoint": PROGRAM | {"trees"},
     "export": PROGRAM | {"trees", "checkpoint"},
     "cli": {"*"},
-    "train": PROGRAM | {"attacks", "chain", "checkpoint", "compress", "sharding"},
+    "train": PROGRAM | {"attacks", "chain", "checkpoint", "compress", "sharding", "trees"},
     "measure": PROGRAM | {"attacks", "compress", "prune"},
     "__init__": {"*"},
 }

@@ -33,7 +33,7 @@ JOINS = {
         prune.prune(prune.snip(), 0.75, schedule=prune.exponential(2), regrow=False), 2
     ),
     "movement": lambda: prune.movement(0.75),
-    "swap": lambda: prune.swap(0.75),
+    "swap": lambda: prune.swap(0.75, rounds=2),
     "factorize": lambda: lowrank.factorize(lowrank.svd(), lowrank.fixed(4)),
     "quantize": lambda: quantize.quantize(quantize.integer(4, group=4)),
     "mixed": lambda: quantize.mixed([quantize.integer(b) for b in (2, 4, 8)], quantize.fisher(), mean_bits=8),

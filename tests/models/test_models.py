@@ -7,8 +7,6 @@ import pytest
 
 from spartax import models
 
-pytestmark = pytest.mark.core
-
 GRAY8, GRAY28, RGB32, RGB224 = (8, 8, 1), (28, 28, 1), (32, 32, 3), (224, 224, 3)
 
 # module, input shape, trainable parameters as published (or added up by hand where no paper counts them)

@@ -79,7 +79,6 @@ def test_multiply_adds_of_a_shrunk_network_by_hand():
     assert small.report.macs == tuple(by_hand)
 
 
-@pytest.mark.core
 def test_heads_and_hidden_units_of_a_transformer():
     apply, params, x = network("vit")
     groups = sx.groups(apply, params, x)
@@ -107,7 +106,6 @@ def test_gradients_and_other_batch_sizes():
     assert float(jnp.abs(expected).max()) > 1e-2
 
 
-@pytest.mark.core
 def test_custom_derivatives_are_kept():
     """relu'(0) = 0 is a rule of `jax.nn.relu`; a plain maximum has 1/2."""
     fn = lambda p, x: jax.nn.relu(x @ p["w0"]) @ p["w1"]  # noqa: E731
@@ -116,7 +114,6 @@ def test_custom_derivatives_are_kept():
     np.testing.assert_array_equal(jax.grad(lambda x: small.apply(small.params, x).sum())(jnp.zeros((1, 3))), 0)
 
 
-@pytest.mark.core
 def test_flatten_before_a_dense_layer():
     """Each of 3 channels is 4 rows of the dense kernel, 3 apart."""
 
@@ -146,7 +143,6 @@ def test_concatenated_features_keep_their_producers_apart():
     np.testing.assert_array_equal(small.params["w2"], params["w2"][np.array([1, 3, 4, 5])])
 
 
-@pytest.mark.core
 def test_depthwise_and_grouped_convolutions():
     def fn(p, x):
         h = jax.nn.relu(conv(x, p["w0"]))
@@ -168,7 +164,6 @@ def test_shared_weights_lose_the_same_channels_on_both_sides():
     assert [(m.path, m.axis) for m in groups["w0"].members] == [("w0", 1), ("w1", 0), ("w1", 1), ("w2", 0)]
 
 
-@pytest.mark.core
 def test_one_jitted_function_at_two_places():
     """Both calls share their program; they lose different channels."""
     layer = jax.jit(lambda h, w: jax.nn.relu(h @ w[None].reshape(w.shape)))
@@ -177,7 +172,6 @@ def test_one_jitted_function_at_two_places():
     removal(fn, normal((4, 4), (4, 4), (4, 2)), images(2, 4), removed)
 
 
-@pytest.mark.core
 def test_control_flow_and_stacked_layers():
     """All layers of a scan lose the same channels; remat, cond and while are looked into."""
 
@@ -207,7 +201,6 @@ def test_a_layer_of_a_stack_that_still_feeds_a_channel_keeps_it():
     assert prune.shrink(fn, masked, x).report.removed == {"w0": (1, 5)}
 
 
-@pytest.mark.core
 def test_embeddings_sorting_slicing_splitting_stacking_and_tiling():
     def fn(p, ids):
         h = p["w0"][ids]  # rows stay, columns may go

@@ -7,8 +7,6 @@ import pytest
 from spartax import program, train
 from spartax.arrays import Masked
 
-pytestmark = pytest.mark.core
-
 
 class Net(nn.Module):
     momentum: float = 0.9

@@ -6,14 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from jax.tree_util import Partial
 
 import spartax as sx
 from spartax import attacks, data, measure, models, quantize, train
 from spartax.arrays import straight_through_inputs
 
-pytestmark = pytest.mark.core
 KEY = jax.random.key(0)
 MODULE = models.MLP((24,))
 

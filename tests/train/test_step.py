@@ -10,8 +10,6 @@ import pytest
 from spartax import attacks, program, train
 from spartax.arrays import LowRank, Masked, Quantized, Sum
 
-pytestmark = pytest.mark.core
-
 KEY = jax.random.key(0)
 
 

@@ -15,7 +15,7 @@ from spartax.train.checkpoints import Checkpoints, fingerprint, resume, save
 from spartax.train.logs import Log
 from spartax.train.network import is_attacking
 from spartax.train.refresh import Refresh
-from spartax.train.report import EVERY, Report, progress_bar
+from spartax.train.report import EVERY, reporting
 from spartax.train.step import State, Step
 from spartax.train.validation import Validation, looked, over, prepared
 
@@ -105,17 +105,12 @@ def fit(
         `train.validation`.
     """
     first, losses, print_of, numbers = int(state.step), [], {}, None
-    leads = jax.process_index() == 0
     state = state if validate is None else prepared(validate, state)
     if keep is not None:
         print_of = fingerprint(keep, state, key)
         state, losses = resume(keep, print_of, state)
     saved, start = len(losses), len(losses)
-    logs = list(logs) if leads else []
-    for log in logs:
-        log.begin(first + start)
-    with progress_bar(progress and leads) as bar:
-        report = Report(bar, bar.add_task(name, total=total or _length(batches), note=""), logs)
+    with reporting(logs, first + start, name, total or _length(batches), progress) as report:
         for x, y, *_ in _rest(batches, start):
             if over(validate, state):
                 break
@@ -123,15 +118,13 @@ def fit(
             try:
                 x, y = _taken(x, y, f"batches[{len(losses)}]", mesh, len(losses) == start, is_attacking(step))
             except ValueError as error:
-                _check_finite(state, first, losses)
-                raise BadBatchError(str(error), state, _host(losses)) from error
+                raise _bad_batch(error, state, first, losses) from error
             if refresh is not None and refresh.due(number):
                 state = refresh.update(state, jax.random.fold_in(key, _REFRESH_KEYS + number), x, y)
             state, loss = step(state, jax.random.fold_in(key, number), x, y)
             state, numbers = state._replace(log=None), state.log
             losses.append(loss)
-            report.images += len(y)
-            number += 1
+            number, report.images = number + 1, report.images + len(y)
             if number % EVERY == 0:
                 _check_finite(state, first, losses)
                 report(first, losses, numbers)
@@ -181,6 +174,12 @@ def _taken(x: Any, y: Any, name: str, mesh: Mesh | None, is_first: bool, is_atta
     seen = jax.tree.map(np.asarray, (x, y)) if is_first and _is_here((x, y)) else (x, y)
     checks.batch(name, *seen, attacked=is_attacked)
     return (x, y) if mesh is None else sharding.shard_batch((x, y), mesh)
+
+
+def _bad_batch(error: ValueError, state: State, first: int, losses: list[Any]) -> BadBatchError:
+    """Unless training broke before."""
+    _check_finite(state, first, losses)
+    return BadBatchError(str(error), state, _host(losses))
 
 
 def _is_here(batch: Any) -> bool:

@@ -1,9 +1,10 @@
 """What a run tells as it goes: a progress bar, and records in its logs."""
 
+import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -54,7 +55,22 @@ class Report:
                 warnings.warn(f"{log.name} ends at step {step}, training goes on without it: {error}", stacklevel=3)
 
 
-def progress_bar(shown: bool) -> Progress:
-    """Steps done and of how many, time left, and a note."""
+@contextlib.contextmanager
+def reporting(logs: Iterable[Log], begun: int, name: str, total: int | None, shown: bool) -> Iterator[Report]:
+    """A report to these logs and to a bar with time left, in the first of several processes; in the others to nobody.
+
+    Args:
+      logs: where metrics are written.
+      begun: steps done before.
+      name: shown beside the bar.
+      total: steps of the run, where that is known.
+      shown: whether there is a bar.
+    """
+    leads = jax.process_index() == 0
+    own = list(logs) if leads else []
+    for log in own:
+        log.begin(begun)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    return Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), disable=not shown)
+    more = (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, *more, disable=not (shown and leads)) as bar:
+        yield Report(bar, bar.add_task(name, total=total, note=""), own)
