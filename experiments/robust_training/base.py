@@ -6,7 +6,8 @@ al. (arXiv 2001.03994), "fgsm_rs"; Madry et al. (1706.06083), "pgd7"; "clean" fo
 the training beside them; killed and run again, the same command goes on from the last epoch.
 Command: python -m experiments.run --config=experiments/robust_training/base.py --config.data_dir=DIR
 Time: 67 min of training and 9 min of AutoAttack on two busy CPU cores.
-Expected: clean 61.0 %, PGD-20 31.0 %, AutoAttack 27.1 % of the first 1,000 test images.
+Expected: clean 61.0 %, PGD-20 31.0 %, AutoAttack 27.1 % of the first 1,000 test images; with `network` "resnet20" and
+12 `epochs` 70.8, 40.6 and 36.2 % of the first 500.
 """
 
 import pathlib
