@@ -5,7 +5,8 @@ done by the run that comes first, and kept in the folder of results. `bits` is t
 those of the copy, the same for all. Activations stay floats.
 Command: python -m experiments.run --config=experiments/quantization/double_rounding.py --config.bits=2
 Time: not measured yet.
-Expected: not measured yet; in the paper 8, 6 and 4 bits are alike, and 2 bits lose about two points.
+Expected: not measured on digits; ResNet-20, clean: 85.0, 85.2, 84.2 and 78.6 % at 8, 6, 4 and 2 bits. In the paper 8, 6
+and 4 bits are alike, and 2 bits lose about two points.
 """
 
 import jax.numpy as jnp
