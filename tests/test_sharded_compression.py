@@ -49,7 +49,7 @@ OPTIONS = {
     "synflow": {"rounds": 3},
     "woodfisher": {"block": 64},
 }
-SLOW = ("fisher", "sparsegpt", "swap", "woodfisher")  # to compile
+SLOW = ("fisher", "grasp", "sparsegpt", "swap", "woodfisher")  # to compile
 NAMES = [
     pytest.param(name, marks=[pytest.mark.nightly] * (name in SLOW))
     for name in (*catalog.names(prune.criteria), "swap")

@@ -16,7 +16,6 @@ from spartax import checkpoint, train
 from spartax.train.checkpoints import fingerprint, resume, save
 from tests.train import run as this
 
-pytestmark = pytest.mark.core
 ROOT = pathlib.Path(__file__).parents[2]
 
 
