@@ -9,19 +9,14 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from spartax import measure
 from spartax.measure import comparison, figures, folder
 from spartax.measure.comparison import Point
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write the pages of a folder; returns the exit code."""
-    if len(arguments) != 1:
-        print("python -m experiments.benchmark.tables takes one folder", file=sys.stderr)
-        return 2
-    path = pathlib.Path(arguments[0])
     try:
-        groups = folder.read(path)
+        path, groups = folder.of_command("python -m experiments.benchmark.tables", arguments)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -30,17 +25,15 @@ def main(arguments: Sequence[str]) -> int:
         place = path / f"{group[0].model}{f'_{again + 1}' if again else ''}"
         points = comparison.points(group)
         figures.fronts(points, f"{place}.png", figures.heading(points))
-        pathlib.Path(f"{place}.md").write_text(page(group, f"{place.name}.png"))
+        pathlib.Path(f"{place}.md").write_text(page(points, f"{place.name}.png"))
         print(f"{place}.md {place}.png")
     return 0
 
 
-def page(records: Sequence[measure.Record], picture: str) -> str:
+def page(points: Sequence[Point], picture: str) -> str:
     """Statements, points and the picture of one network."""
-    points = comparison.points(records)
-    attacked = comparison.attacked(points)
-    seeds = sorted({record.seed for record in records})
-    judged = "the worst of all attacks, (clean)" if attacked else "clean"
+    seeds = sorted({record.seed for point in points for record in point.row.records})
+    judged = "the worst of all attacks, (clean)" if comparison.attacked(points) else "clean"
     lines = [
         f"# {figures.heading(points)}",
         "",

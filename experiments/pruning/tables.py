@@ -39,12 +39,8 @@ Part = tuple[str, Callable[[pathlib.Path], object]]  # of a page: its text, and 
 
 def main(arguments: Sequence[str]) -> int:
     """Write the tables of a folder; returns the exit code."""
-    if len(arguments) != 1:
-        print("python -m experiments.pruning.tables takes one folder", file=sys.stderr)
-        return 2
-    path = pathlib.Path(arguments[0])
     try:
-        groups = folder.read(path)
+        path, groups = folder.of_command("python -m experiments.pruning.tables", arguments)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

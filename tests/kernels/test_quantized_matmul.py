@@ -219,7 +219,7 @@ def test_forward_mode():
     close(tangents[2], np.asarray(tangents[0]), form.length)
 
 
-@hypothesis.settings(max_examples=6, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
 @hypothesis.given(st.integers(2, 8), st.integers(1, 4), st.integers(1, 9), st.integers(1, 12), st.booleans())
 def test_any_bits_and_groups(bits, groups, width, outputs, zero):
     codes, args = draw(3, outputs, groups * width, bits, groups, zero)

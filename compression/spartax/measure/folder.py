@@ -38,6 +38,17 @@ def read(folder: pathlib.Path) -> list[list[Record]]:
     return list(groups.values())
 
 
+def of_command(program: str, arguments: Sequence[str]) -> tuple[pathlib.Path, list[list[Record]]]:
+    """The one folder that a command line names, and what `read` gives of it.
+
+    Raises:
+      ValueError: not one argument; there are no records.
+    """
+    if len(arguments) != 1:
+        raise ValueError(f"{program} takes one folder")
+    return pathlib.Path(arguments[0]), read(pathlib.Path(arguments[0]))
+
+
 def _lines(file: pathlib.Path) -> list[Record]:
     records: list[Record] = []
     with warnings.catch_warnings(record=True) as caught:
