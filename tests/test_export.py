@@ -37,6 +37,19 @@ def network():
     return sx.pack({"first": first, "last": last, "bias": jnp.arange(10.0)})
 
 
+def test_a_program_names_no_source_file_and_lowering_is_as_before(tmp_path):
+    lines = jax.config.jax_traceback_in_locations_limit
+    done = export.stablehlo(tmp_path / "net", apply, network(), (5, 64))
+
+    def deeper(depth):
+        return deeper(depth - 1) if depth else export.stablehlo(tmp_path / "again", apply, network(), (5, 64))
+
+    assert deeper(20) == done
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "net").read_bytes()
+    assert b".py" not in (tmp_path / "net").read_bytes()
+    assert lines == jax.config.jax_traceback_in_locations_limit != 0
+
+
 @pytest.mark.parametrize("weights", ["inside", "argument"])
 def test_a_process_without_the_package_gives_the_same_logits(weights, tmp_path):
     pytest.importorskip("flatbuffers")

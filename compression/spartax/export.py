@@ -3,10 +3,11 @@
 Sizes are exact bytes of the written files. Every file appears whole or not at all.
 """
 
+import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -51,8 +52,9 @@ def stablehlo(
 ) -> Exported:
     """Write `apply(params, x)` as one StableHLO file that JAX alone runs: `jax.export.deserialize(data).call(x)`.
 
-    Weights stay in it as they are stored, so `pack` them first for the smallest file. The kernels are those of the
-    device that exports. The batch is left open where the program allows that, else it is `x_shape[0]`.
+    Weights stay in it as they are stored, so `pack` them first for the smallest file. The program names no source file:
+    it is the same wherever it is traced, and tells nothing of that machine. The kernels are those of the device that
+    exports. The batch is left open where the program allows that, else it is `x_shape[0]`.
 
     Args:
       path: the file.
@@ -109,14 +111,27 @@ def _serialized(function: Any, first: tuple, shape: tuple[int, ...], platforms: 
     sizes = ", ".join(str(n) for n in shape[1:])
     try:
         free = jax.ShapeDtypeStruct(jax.export.symbolic_shape(f"batch, {sizes}"), np.float32)
-        return bytes(export(*first, free).serialize()), ""
+        with _nameless():
+            return bytes(export(*first, free).serialize()), ""
     except Exception as error:  # whatever in the program asks for the number
         why = f"{type(error).__name__}: {error}".splitlines()[0]
     try:
-        return bytes(export(*first, jax.ShapeDtypeStruct(shape, np.float32)).serialize()), why
+        with _nameless():
+            return bytes(export(*first, jax.ShapeDtypeStruct(shape, np.float32)).serialize()), why
     except Exception as error:
         line = f"{error}".splitlines()[0]
         raise ValueError(f"apply(params, x) cannot be exported for x {shape}: {line}") from error
+
+
+@contextlib.contextmanager
+def _nameless() -> Iterator[None]:
+    """Programs are lowered without the source lines of their operations."""
+    lines = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", lines)
 
 
 def _named(where: str, x: Any, tensors: dict[str, Any]) -> str:
