@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from spartax import tree
+from spartax import program, tree
 from spartax.records import ApplyFn, Array, Params, Rule
 from spartax.train.network import LOG, Loss, Network, TrainApply, attacking
 
@@ -98,7 +98,8 @@ def make_step(
       train_apply: `train_apply(variables, x) -> (logits, updated collections)` in training mode, for networks with
         batch normalization: `lambda v, x: module.apply(v, x, train=True, mutable=["batch_stats"])`.
     """
-    forward = train_apply or (lambda variables, x: (apply(variables, x), {}))
+    apply = program.fast_gradients(apply)
+    forward = program.fast_gradients(train_apply) if train_apply else lambda variables, x: (apply(variables, x), {})
 
     @functools.partial(jax.jit, donate_argnums=0)
     def compiled(state: State, others: Any, key: Array, x: Array, y: Array) -> tuple[State, Array]:
