@@ -1,4 +1,4 @@
-"""Gradients of convolutions inside a loop on CPU, in the input and in the kernel: written out against XLA's own."""
+"""Gradients of convolutions on CPU, inside a loop and of a whole batch: written out against XLA's own."""
 
 import functools
 
@@ -18,7 +18,13 @@ LAYERS = {  # image side, input channels, output channels, stride, groups
     "3x3, 16 px, 32 to 32, 4 groups": (16, 32, 32, 1, 4),
     "3x3 depthwise, 16 px, 32": (16, 32, 32, 1, 32),
 }
-STEPS = 5
+WHOLE = {  # as in training: the gradient in the kernel, outside of a loop
+    "3x3, 32 px, 16 to 16": (32, 16, 16, 1, 1),
+    "3x3, 16 px, 32 to 32": (16, 32, 32, 1, 1),
+    "3x3, 8 px, 64 to 64": (8, 64, 64, 1, 1),
+    "3x3, 32 px, 64 to 64": (32, 64, 64, 1, 1),
+}
+STEPS, BATCH = 5, 128
 
 
 def rows(quick: bool) -> list[Row]:
@@ -32,7 +38,7 @@ def rows(quick: bool) -> list[Row]:
         x = jax.random.uniform(jax.random.key(0), (batch, 32, 32, 3))
         variables = jax.jit(module.init)(jax.random.key(1), x[:1])
         found += _pairs(name, models.eval_apply(module), variables, x, repeats)
-    return found
+    return found + [_whole(name, *shape, 2 if quick else BATCH, repeats) for name, shape in WHOLE.items()]
 
 
 def _layer(stride, groups):
@@ -45,6 +51,16 @@ def _layer(stride, groups):
         return jnp.tanh(y)
 
     return fn
+
+
+def _whole(name, side, inputs, outputs, stride, groups, batch, repeats) -> Row:
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, inputs // groups, outputs))
+    x = jax.random.uniform(jax.random.key(0), (batch, side, side, inputs))
+    fn = _layer(stride, groups)
+    ways = {"fast_gradients": sx.fast_gradients(fn), "XLA's own": fn}
+    gradients = {way: jax.jit(jax.grad(lambda *both, fn=fn: jnp.sum(fn(*both) ** 2))) for way, fn in ways.items()}
+    pair = {way: functools.partial(gradient, kernel, x) for way, gradient in gradients.items()}
+    return compare(f"{name}, weights, batch {batch}", pair, repeats=repeats)
 
 
 def _pairs(name, fn, weights, x, repeats) -> list[Row]:

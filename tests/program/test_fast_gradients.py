@@ -1,10 +1,14 @@
 """`fast_gradients`: another way to write the same derivative."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import spartax as sx
 from tests import leaves
@@ -71,6 +75,55 @@ def test_products_with_the_hessian_are_those_of_jax(name):
     ours = jax.jit(jax.grad(lambda w: jnp.vdot(jax.grad(sx.fast_gradients(fn))(w), v)))(w)
     plain = jax.jit(lambda w: jax.jvp(jax.grad(fn), (w,), (v,))[1])(w)
     np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [16, 19])
+@pytest.mark.parametrize("name", ["strided", "groups", "transposed", "output first"])
+def test_kernel_gradients_are_summed_by_a_few_examples_at_a_time(name, batch):
+    options, x_shape, w_shape = CASES[name]
+    x, w = leaves.normal(batch, *x_shape), leaves.normal(*w_shape, seed=1)
+
+    def fn(w):
+        return jnp.sum(jnp.sin(lax.conv_general_dilated(x, w, **options)))
+
+    gradient = jax.jit(jax.grad(sx.fast_gradients(fn)))
+    np.testing.assert_allclose(gradient(w), jax.grad(fn)(w), rtol=1e-4, atol=1e-3)
+    (loop,) = [e for e in jax.make_jaxpr(jax.grad(sx.fast_gradients(fn)))(w).eqns if e.primitive.name == "scan"]
+    assert loop.params["length"] == 2
+
+
+def test_fewer_examples_at_a_time_where_outputs_are_large():
+    options, _, w_shape = CASES["plain"]
+    w = jax.ShapeDtypeStruct(w_shape, jnp.float32)
+
+    @functools.partial(jax.grad, argnums=1)
+    @sx.fast_gradients
+    def gradient(x, w):
+        return jnp.sum(lax.conv_general_dilated(x, w, **options))
+
+    def loops(side):  # six outputs: below and above 2**19 numbers of eight examples
+        eqns = jax.make_jaxpr(gradient)(jax.ShapeDtypeStruct((16, side, side, 4), jnp.float32), w).eqns
+        return [e.params["length"] for e in eqns if e.primitive.name == "scan"]
+
+    assert loops(100) == [2] and loops(110) == [4]
+
+
+@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
+def test_a_batch_over_devices_stays_there(axes):
+    options, x_shape, w_shape = CASES["plain"]
+    kind = jax.sharding.AxisType[axes]
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,), devices=jax.devices()[:4])
+    x, w = leaves.normal(16, *x_shape), leaves.normal(*w_shape, seed=1)
+    split, whole = (NamedSharding(mesh, P(*names)) for names in (("data",), ()))
+    plain = jax.jit(jax.grad(lambda w, x: jnp.sum(jnp.sin(lax.conv_general_dilated(x, w, **options)))))
+    fast = jax.jit(
+        jax.grad(sx.fast_gradients(lambda w, x: jnp.sum(jnp.sin(lax.conv_general_dilated(x, w, **options)))))
+    )
+    with jax.set_mesh(mesh):
+        given = jax.device_put(w, whole), jax.device_put(x, split)
+        program = fast.lower(*given).compile().as_text()
+        np.testing.assert_allclose(fast(*given), plain(w, x), rtol=1e-4, atol=1e-3)
+    assert "all-gather" not in program
 
 
 def test_bfloat16_into_float32():

@@ -10,6 +10,7 @@ fast routine is up to ten times slower than the forward pass, so here it is take
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -146,9 +147,12 @@ def _of_input(window: Window, x: Array, kernel: Array, g: Array) -> Array:
 def _of_kernel(window: Window, x: Array, kernel: Array, g: Array) -> Array:
     """Gradient in the kernel, by a few examples at a time; those that meet lie far apart in the batch.
 
-    So a batch that is split over devices stays where it is.
+    So a batch that is split over devices stays where it is. On a mesh with explicit axes JAX wants to be told where
+    results lie, which its own gradient knows.
     """
-    few = FEW if FEW * g[0].size <= LARGE else SMALL
+    if any(jax.typeof(x).sharding.spec):
+        return jax.linear_transpose(lambda kernel: _plain(window, g.dtype, x, kernel), kernel)(g)[0]
+    few = FEW if FEW * math.prod(g.shape[1:]) <= LARGE else SMALL
     turns = len(x) // few
     summed = functools.partial(_summed, window, kernel.shape)
     if turns < 2:

@@ -89,7 +89,8 @@ def make_step(
     """`step(state, key, x, y) -> (state, loss)`, compiled once. The memory of the given state is reused.
 
     A step that is not finite changes nothing but `state.finite`. Gradients of `k` batches are accumulated by
-    `tx = optax.MultiSteps(tx, k)`: k steps of size B are then one step of size k B.
+    `tx = optax.MultiSteps(tx, k)`: k steps of size B are then one step of size k B. On CPU both networks are read by
+    `fast_gradients`, so that a loss of your own may not differentiate them forward (`jax.jvp`) there.
 
     Args:
       loss: such as `losses.clean()` or `losses.pgd_at(attack)`.
