@@ -2,12 +2,15 @@
 
 The line goes to `results.jsonl` in the folder `--config.out`. A run that is there already is not measured again. Exit
 code 0: the line is there; 1: a file could not be read or written, as on a full disk, no line is there; 2: a wrong
-argument or a missing package, named in one line; 75: another process is measuring this very run; 130: interrupted,
-nothing written.
+argument or a missing package, named in one line; 75: another process is measuring this very run; 130: interrupted, no
+line written. Training is saved every 10,000 images: after an interruption the same command goes on from there.
 """
 
 import argparse
+import contextlib
+import hashlib
 import pathlib
+import shutil
 import sys
 import tempfile
 import time
@@ -23,6 +26,8 @@ from spartax.records import Attack, Params
 
 PROGRAM = "python -m experiments.run"
 BUSY = 75
+AGAIN = "the same command goes on from the last checkpoint of a training, and starts again where there was none"
+UNFINISHED = "unfinished"  # folder of the checkpoints of runs that have no line yet
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,10 +42,10 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     except OSError as error:
         said = " ".join(str(error).split())  # some libraries write a page
-        print(f"{PROGRAM}: stopped, no line was written; the same command starts again: {said}", file=sys.stderr)
+        print(f"{PROGRAM}: stopped, no line was written; {AGAIN}: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; nothing was written, and the same command starts again", file=sys.stderr)
+        print(f"interrupted; no line was written; {AGAIN}", file=sys.stderr)
         return 130
 
 
@@ -71,17 +76,21 @@ def run(config: Config) -> int:
         if config.identity in results.finished(folder):
             print(f"{what}: already in {folder / results.LINES}")
             return 0
-        record = measured(config)
+        saved = folder / UNFINISHED / hashlib.sha256(config.identity.encode()).hexdigest()[:12]
+        record = measured(config, saved)
         results.keep(folder, record)
+        shutil.rmtree(saved, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others are not finished
+            saved.parent.rmdir()
     attacked = "" if record.worst is None else f"worst {record.worst:.1%}  "
     print(f"{what}: {record.bytes_disk:,} bytes  clean {record.clean:.1%}  {attacked}({record.seconds:.1f} s)")
     return 0
 
 
-def measured(config: Config) -> measure.Record:
-    """Load, compress, refresh batch statistics, fine-tune, attack, time."""
+def measured(config: Config, saved: pathlib.Path) -> measure.Record:
+    """Load, compress, refresh batch statistics, fine-tune, attack, time; `saved` takes the checkpoints of training."""
     start, values = time.perf_counter(), config.values
-    parent = getattr(config.module, "subject", networks.load)(values)
+    parent = getattr(config.module, "subject", networks.load)(values)._replace(folder=saved)
     replace = getattr(config.module, "network", None)
     subject = parent if replace is None else replace(values, parent)
     attackers = judges(config, subject.eps)  # before hours of work

@@ -2,6 +2,8 @@
 
 import fractions
 import functools
+import hashlib
+import json
 import pathlib
 import re
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 import optax
 import safetensors
 
@@ -20,6 +23,7 @@ from spartax.train.step import Step
 
 BATCH, LEARNING_RATE, ATTACK_STEPS = 64, 2e-3, 7
 DIGITS_EPS = 0.1  # linf radius for the embedded digits
+SAVED_IMAGES = 10_000  # between two checkpoints of training
 
 
 class Subject(NamedTuple):
@@ -34,6 +38,7 @@ class Subject(NamedTuple):
       levels: steps of the stored images above black: 16 for digits, 255 for bytes.
       train: images of calibration and training, where they were asked for.
       module: the Flax module; None where it is not known.
+      folder: of the checkpoints of its training, from which the same run goes on; None for none.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Subject(NamedTuple):
     levels: int
     train: data.Dataset | None = None
     module: Any = None
+    folder: pathlib.Path | None = None
 
     @property
     def train_apply(self) -> TrainApply | None:
@@ -80,6 +86,7 @@ def adversarially_trained(
     around: Callable[[Step], Step] = lambda step: step,
     loss: Loss | None = None,
     progress: bool = True,
+    folder: pathlib.Path | None = None,
 ) -> Params:
     """Adversarial training with Adam and a cosine decay, without attacks at `eps` 0; compressed leaves keep masks.
 
@@ -98,20 +105,31 @@ def adversarially_trained(
       around: what makes one step of several, such as `train.switching`.
       loss: PGD adversarial training when left out.
       progress: whether a bar is shown.
+      folder: of checkpoints, from which an interrupted training goes on and a finished one is read; None for none.
     """
     size = min(BATCH, len(images.y))
     steps = steps_of(images, epochs)
     tx = optimizer(optax.schedules.cosine_decay_schedule(rate, steps))
-    loss, method, refresh = loss or pgd_training(eps), None, None
+    loss, method, refresh, saved = loss or pgd_training(eps), None, None, None
+    if folder is not None:
+        saved = _checkpoints(folder, variables, images=images.name, eps=eps, epochs=epochs, seed=seed, rate=rate)
     if transform is not None:
         variables, method = train.begin(transform, apply_fn, variables, images.x[:size], jax.random.key(seed))
         refresh = train.make_refresh(transform, loss, tx, apply_fn, train_apply)
     step = train.make_step(loss, tx, apply_fn, train_apply)
     batches = data.batches(images, size, jax.random.key(seed, impl="rbg"), epochs=epochs, drop_last=True)
     state, name = train.init_state(variables, tx, keep, method), f"training, linf eps {eps:.3g}"
-    options = {"total": steps, "name": name, "progress": progress}
+    options = {"total": steps, "name": name, "progress": progress, "keep": saved}
     state, _ = train.fit(around(step), state, batches, jax.random.key(seed), refresh=refresh, **options)
     return state.variables
+
+
+def _checkpoints(folder: pathlib.Path, variables: Params, **decides: Any) -> train.Checkpoints:
+    """Of one stage of several, known by where it starts and by what decides its steps."""
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
+    for x in jax.tree.leaves(variables):
+        digest.update(np.asarray(x).tobytes())
+    return train.checkpoints(folder / digest.hexdigest()[:12], every=-(-SAVED_IMAGES // BATCH), config=decides)
 
 
 def pgd_training(eps: float) -> Loss:
@@ -184,6 +202,7 @@ def tuned(
     forward = None if subject.train_apply is None else sx.compressed(subject.train_apply)
     apply = sx.compressed(subject.apply_fn)
     given: dict[str, Any] = {"train_apply": forward, "rate": rate, "transform": transform, "keep": keep}
+    given["folder"] = subject.folder
     return adversarially_trained(
         apply, variables, subject.train, subject.eps, epochs, seed, progress=False, **given, **others
     )

@@ -1,5 +1,6 @@
 """The recipes on a network of two layers: which weights are left, and how they came about."""
 
+import functools
 import pathlib
 
 import jax
@@ -57,6 +58,38 @@ def test_hydra_learns_its_masks_and_then_its_weights(subject):
         assert np.abs(before - leaf.weight)[mask].max() > 1e-4  # units that are dead on all images do not move
         others += np.sum(mask != (np.abs(before) >= np.sort(np.abs(before).ravel())[-mask.sum()]))
     assert others > 0
+
+
+@pytest.mark.parametrize(("every", "left"), [(10_000, 2), (64, 1)])
+def test_an_interrupted_recipe_goes_on_where_it_was(subject, monkeypatch, tmp_path, every, left):
+    """Two steps of scores, two of weights, of which the second is interrupted."""
+    done, fit = [], train.fit
+
+    def counted(stop):
+        def fitted(step, *given, **options):
+            @functools.wraps(step)
+            def one(*args):
+                done.append(step)
+                if len(done) == stop:
+                    raise KeyboardInterrupt
+                return step(*args)
+
+            return fit(one, *given, **options)
+
+        done.clear()
+        monkeypatch.setattr(train, "fit", fitted)
+
+    monkeypatch.setattr(common, "SAVED_IMAGES", every)
+    counted(None)
+    whole = made("hydra", subject, sparsity=0.5)
+    assert len(done) == 4
+    counted(4)
+    with pytest.raises(KeyboardInterrupt):
+        made("hydra", subject._replace(folder=tmp_path), sparsity=0.5)
+    counted(None)
+    again = made("hydra", subject._replace(folder=tmp_path), sparsity=0.5)
+    assert len(done) == left
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
 
 
 def test_scores_are_trained_with_norms_whatever_these_are_called():

@@ -27,7 +27,7 @@ DENSE, RANDOM, SMALLER = (str(STUDY / f"{name}.py") for name in ("dense", "rando
 TINY = ["--quick", "--config.examples=16", "--config.epochs=1", "--config.queries=5"]
 
 
-def fake(config):
+def fake(config, saved=None):
     """A record of this run, not measured."""
     fields = dict.fromkeys(measure.Record._fields)
     about = {"method": config.label, "options": config.options, "seed": config.values.seed, "seconds": 2.0}
@@ -310,7 +310,7 @@ def test_a_full_disk_at_a_checkpoint_or_a_network_is_one_line(weights, full, tmp
     file.write_text(MINE.replace(", NOISE, ", f", {weights}, ") + "def build(config):\n  return ()\n")
     assert run.main([f"--config={file}", f"--config.out={tmp_path / 'out'}", "--config.eps=0"]) == 1
     error = capsys.readouterr().err
-    assert "stopped, no line was written; the same command starts again: " in error
+    assert "stopped, no line was written; the same command goes on" in error
     assert "File too large" in error
     assert error.count("\n") == 1, error
     assert not caplog.records
@@ -367,15 +367,20 @@ def test_a_half_written_line_is_measured_again(tmp_path, monkeypatch):
         assert len(measure.read(lines)) == 1
 
 
-def test_an_interrupt_writes_nothing(tmp_path, monkeypatch, capsys):
-    def stop(config):
+def test_an_interrupt_writes_no_line_and_leaves_checkpoints_until_there_is_one(tmp_path, monkeypatch, capsys):
+    def stop(config, saved):
+        (saved / "stage").mkdir(parents=True)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "measured", stop)
     assert run.main([f"--config={DENSE}", f"--config.out={tmp_path}"]) == 130
     assert not (tmp_path / "results.jsonl").exists()
+    assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
     monkeypatch.setattr(run, "measured", fake)
+    assert run.main([f"--config={DENSE}", f"--config.out={tmp_path}", "--config.seed=1"]) == 0
+    assert len([*tmp_path.rglob("stage")]) == 1  # those of another run stay
     assert run.main([f"--config={DENSE}", f"--config.out={tmp_path}"]) == 0  # the lock is gone
+    assert not (tmp_path / "unfinished").exists()
 
 
 HOLD = """

@@ -105,7 +105,8 @@ def test_fewer_examples_at_a_time_where_outputs_are_large():
         eqns = jax.make_jaxpr(gradient)(jax.ShapeDtypeStruct((16, side, side, 4), jnp.float32), w).eqns
         return [e.params["length"] for e in eqns if e.primitive.name == "scan"]
 
-    assert loops(100) == [2] and loops(110) == [4]
+    assert loops(100) == [2]
+    assert loops(110) == [4]
 
 
 @pytest.mark.parametrize("axes", ["Auto", "Explicit"])

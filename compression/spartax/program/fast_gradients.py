@@ -22,7 +22,7 @@ from jax.extend.core import primitives
 from spartax.program import walk
 from spartax.records import Array
 
-# examples of which a kernel gradient is summed at once: what fills a vector register, half of it where outputs are large
+# examples of which a kernel gradient is summed at once: what fills a vector register, half where outputs are large
 FEW, SMALL, LARGE = 8, 4, 2**19
 
 
@@ -159,8 +159,8 @@ def _of_kernel(window: Window, x: Array, kernel: Array, g: Array) -> Array:
         return summed(x, g)
     main = [a[: few * turns] if few * turns < len(a) else a for a in (x, g)]
     pairs = [jnp.moveaxis(a.reshape(few, turns, *a.shape[1:]), 1, 0) for a in main]
-    add = lambda total, pair: (total + summed(*pair), None)
-    total, _ = lax.scan(add, jnp.zeros(kernel.shape, g.dtype), pairs)
+    start = jnp.zeros(kernel.shape, g.dtype)
+    total, _ = lax.scan(lambda total, pair: (total + summed(*pair), None), start, pairs)
     return total if few * turns == len(x) else total + summed(x[few * turns :], g[few * turns :])
 
 
