@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from experiments.common import compressing, configs, measuring, networks, results
 from experiments.common.configs import Config
-from experiments.common.subject import Subject, tuned
+from experiments.common.subject import Subject, mesh_of, tuned
 from spartax import attacks, measure
 from spartax.records import Attack, Params
 
@@ -90,7 +90,8 @@ def run(config: Config) -> int:
 def measured(config: Config, saved: pathlib.Path) -> measure.Record:
     """Load, compress, refresh batch statistics, fine-tune, attack, time; `saved` takes the checkpoints of training."""
     start, values = time.perf_counter(), config.values
-    parent = getattr(config.module, "subject", networks.load)(values)._replace(folder=saved)
+    mesh = mesh_of(values)
+    parent = getattr(config.module, "subject", networks.load)(values)._replace(folder=saved, mesh=mesh)
     replace = getattr(config.module, "network", None)
     subject = parent if replace is None else replace(values, parent)
     attackers = judges(config, subject.eps)  # before hours of work
@@ -102,7 +103,7 @@ def measured(config: Config, saved: pathlib.Path) -> measure.Record:
         path = pathlib.Path(folder) / "weights"
         found = {"routes": measuring.parent_route(parent, params), "curve": pgd, "timed": values.timed}
         if values.autoattack:
-            found["ensemble"] = attacks.autoattack(subject.eps, verbose=False)
+            found["ensemble"] = attacks.autoattack(subject.eps, verbose=False, devices=bench.devices)
         return measuring.record(bench, params, path, about, start=start, **found)
 
 

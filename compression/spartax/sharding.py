@@ -105,6 +105,18 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     return spread(batch, NamedSharding(mesh, PartitionSpec("data")))
 
 
+def spreader(devices: Sequence[jax.Device]) -> tuple[Callable[[Any], Any], int]:
+    """`(place, share)`: what splits the first axis of arrays over these devices, and how many rows it must divide by.
+
+    Args:
+      devices: of this process; with none, arrays are left where they are.
+    """
+    if not devices:
+        return (lambda arrays: arrays), 1
+    split = NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec("batch"))
+    return (lambda arrays: jax.device_put(arrays, split)), len(devices)
+
+
 def spread(tree: Any, lying: Sharding) -> Any:
     """The tree with all arrays lying so; with several processes every one gives whole arrays and keeps its own part.
 

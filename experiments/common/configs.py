@@ -40,7 +40,7 @@ QUICK = {
     "timed": False,
     "autoattack": False,
 }
-NO_PART_OF_A_RESULT = ("seed", "out", "data_dir", "weights")  # the seed has its own field, paths differ by machine
+NO_PART_OF_A_RESULT = ("seed", "out", "data_dir", "weights", "mesh")  # the seed has its own field, machines differ
 
 
 class Config(NamedTuple):
@@ -104,6 +104,10 @@ def base(**values: Any) -> ConfigDict:
         "autoattack": False,  # AutoAttack (standard) on top of other attacks
         "curve": (0.5, 1.5, 2.0),  # radii of the security curve, in multiples of eps
         "timed": True,  # latency
+        "mesh": config_dict.placeholder(
+            tuple
+        ),  # (rows, columns) of devices: batches are split over rows, large weights
+        # over columns; one device when left out
         "out": "results/benchmark",
     }
     return ConfigDict(common | values)

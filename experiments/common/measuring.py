@@ -48,6 +48,11 @@ class Bench(NamedTuple):
         """The images that are timed."""
         return self.subject.test.x[: BATCH if self.subject.levels == 16 else TIMED]
 
+    @property
+    def devices(self) -> list[jax.Device]:
+        """Those that attacks are spread over; none for the default device."""
+        return [] if self.subject.mesh is None else list(self.subject.mesh.devices.flat)
+
 
 def bench(subject: Subject, attacks: dict[str, Attack], seed: int, parent: Subject | None = None) -> Bench:
     """Prepare the measurements of one subject."""
@@ -122,7 +127,8 @@ def _attacked(
 ) -> dict[str, Any]:
     """What the attacks leave."""
     test, routes, key = bench.subject.test, {**own_routes(bench, network), **routes}, jax.random.key(bench.seed)
-    found = measure.robustness(bench.attacks, network, test.x, test.y, key, BATCH, routes=routes)
+    where = {"routes": routes, "devices": bench.devices}
+    found = measure.robustness(bench.attacks, network, test.x, test.y, key, BATCH, **where)
     robust, warnings = found.robust, doubts(bench, network)
     if ensemble is not None:
         last = ensemble(key, routes["own"], test.x, test.y)  # compiled once for all networks without rounding inside
@@ -154,8 +160,9 @@ def security_curve(
 ) -> dict[str, float]:
     """Accuracy after an attack of each radius; an example that a smaller radius breaks counts as broken by a larger."""
     test, key, measured = bench.subject.test, jax.random.key(bench.seed), {bench.subject.eps: found.worst}
+    where = {"routes": routes, "devices": bench.devices}
     for eps, attack in curve.items():
-        measured[eps] = measure.robustness({"PGD": attack}, network, test.x, test.y, key, BATCH, routes=routes).worst
+        measured[eps] = measure.robustness({"PGD": attack}, network, test.x, test.y, key, BATCH, **where).worst
     standing, radii = found.clean, {"0": float(found.clean.mean())}
     for eps in sorted(measured):
         standing = standing & measured[eps]

@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import safetensors
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 import spartax as sx
-from spartax import attacks, data, models, train
+from spartax import attacks, data, models, sharding, train
 from spartax.records import ApplyFn, Params, Transform
 from spartax.train import Loss, TrainApply
 from spartax.train.step import Step
@@ -39,6 +42,7 @@ class Subject(NamedTuple):
       train: images of calibration and training, where they were asked for.
       module: the Flax module; None where it is not known.
       folder: of the checkpoints of its training, from which the same run goes on; None for none.
+      mesh: of the devices that train and attack it; None for the default device.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Subject(NamedTuple):
     train: data.Dataset | None = None
     module: Any = None
     folder: pathlib.Path | None = None
+    mesh: Mesh | None = None
 
     @property
     def train_apply(self) -> TrainApply | None:
@@ -87,6 +92,7 @@ def adversarially_trained(
     loss: Loss | None = None,
     progress: bool = True,
     folder: pathlib.Path | None = None,
+    mesh: Mesh | None = None,
 ) -> Params:
     """Adversarial training with Adam and a cosine decay, without attacks at `eps` 0; compressed leaves keep masks.
 
@@ -106,6 +112,7 @@ def adversarially_trained(
       loss: PGD adversarial training when left out.
       progress: whether a bar is shown.
       folder: of checkpoints, from which an interrupted training goes on and a finished one is read; None for none.
+      mesh: of devices, over whose rows batches are split and over whose columns large weights are; None for none.
     """
     size = min(BATCH, len(images.y))
     steps = steps_of(images, epochs)
@@ -119,9 +126,31 @@ def adversarially_trained(
     step = train.make_step(loss, tx, apply_fn, train_apply)
     batches = data.batches(images, size, jax.random.key(seed, impl="rbg"), epochs=epochs, drop_last=True)
     state, name = train.init_state(variables, tx, keep, method), f"training, linf eps {eps:.3g}"
-    options = {"total": steps, "name": name, "progress": progress, "keep": saved}
-    state, _ = train.fit(around(step), state, batches, jax.random.key(seed), refresh=refresh, **options)
-    return state.variables
+    options = {"total": steps, "name": name, "progress": progress, "keep": saved, "mesh": mesh}
+    start = state if mesh is None else sharding.shard_params(state, mesh)
+    state, _ = train.fit(around(step), start, batches, jax.random.key(seed), refresh=refresh, **options)
+    return state.variables if mesh is None else gathered(state.variables)
+
+
+def mesh_of(config: ConfigDict) -> Mesh | None:
+    """The devices that `--config.mesh` asks for.
+
+    Raises:
+      ValueError: no pair, or not the number of devices there are.
+    """
+    if config.mesh is None:
+        return None
+    if len(config.mesh) != 2:
+        raise ValueError(f"--config.mesh must be (rows, columns) of devices; got {config.mesh!r}")
+    try:
+        return sharding.mesh(*config.mesh)
+    except ValueError as error:
+        raise ValueError(f"--config.mesh={config.mesh}: {error}") from error
+
+
+def gathered(variables: Params) -> Params:
+    """Weights that lie on a mesh, on the default device."""
+    return jax.tree.map(jnp.asarray, jax.device_get(variables))
 
 
 def _checkpoints(folder: pathlib.Path, variables: Params, **decides: Any) -> train.Checkpoints:
@@ -202,7 +231,7 @@ def tuned(
     forward = None if subject.train_apply is None else sx.compressed(subject.train_apply)
     apply = sx.compressed(subject.apply_fn)
     given: dict[str, Any] = {"train_apply": forward, "rate": rate, "transform": transform, "keep": keep}
-    given["folder"] = subject.folder
+    given |= {"folder": subject.folder, "mesh": subject.mesh}
     return adversarially_trained(
         apply, variables, subject.train, subject.eps, epochs, seed, progress=False, **given, **others
     )

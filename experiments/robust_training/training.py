@@ -10,8 +10,8 @@ import optax
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from experiments.common.subject import first, initialized, training_mode
-from spartax import attacks, data, measure, models, train
+from experiments.common.subject import first, gathered, initialized, mesh_of, training_mode
+from spartax import attacks, data, measure, models, sharding, train
 from spartax.records import ApplyFn, Array, Params
 from spartax.train import Loss, Network
 
@@ -42,18 +42,20 @@ def trained(
     tx, apply = optimizer(config.rate, steps), models.eval_apply(module)
     step = train.make_step(augmented(LOSSES[config.loss](config.eps)), tx, apply, training_mode(module))
     decides = {value: config[value] for value in ("batch", "loss", "eps", "rate")}
+    start, mesh = train.init_state(initialized(module, rest, config.seed), tx), mesh_of(config)
     state, _ = train.fit(
         step,
-        train.init_state(initialized(module, rest, config.seed), tx),
+        start if mesh is None else sharding.shard_params(start, mesh),
         data.batches(rest, config.batch, key, epochs=config.epochs, drop_last=True),
         key,
+        mesh=mesh,
         validate=train.validation(watched(config, apply, first(held, WATCHED), first(rest, WATCHED)), every=per_epoch),
         keep=train.checkpoints(folder / name, every=per_epoch, config={**decides, "data": rest.name, "steps": steps}),
         logs=[train.json_lines(folder / f"{name}.training.jsonl")],
         total=steps,
         name=name,
     )
-    return rest, state.best.variables
+    return rest, gathered(state.best.variables)
 
 
 def watched(

@@ -27,7 +27,7 @@ ALLOWED = {
     "prune": PROGRAM,
     "lowrank": PROGRAM,
     "quantize": PROGRAM,
-    "attacks": PROGRAM,
+    "attacks": PROGRAM | {"sharding"},
     "models": BASE,
     "data": BASE,
     "chain": PROGRAM,
@@ -38,7 +38,7 @@ ALLOWED = {
     "export": PROGRAM | {"trees", "checkpoint"},
     "cli": {"*"},
     "train": PROGRAM | {"attacks", "chain", "checkpoint", "compress", "sharding", "trees"},
-    "measure": PROGRAM | {"attacks", "compress", "prune"},
+    "measure": PROGRAM | {"attacks", "compress", "prune", "sharding"},
     "__init__": {"*"},
 }
 

@@ -13,7 +13,7 @@ from experiments.common import compressing, configs
 from experiments.common import subject as common
 from experiments.common.subject import Subject, initialized
 from experiments.robust_training.recipes import hydra
-from spartax import arrays, data, models, train, tree
+from spartax import arrays, data, models, prune, train, tree
 
 RECIPES = pathlib.Path(hydra.__file__).parent
 KERNELS = ["params/linear1/kernel", "params/linear2/kernel"]  # of 32 and 24 entries
@@ -90,6 +90,17 @@ def test_an_interrupted_recipe_goes_on_where_it_was(subject, monkeypatch, tmp_pa
     again = made("hydra", subject._replace(folder=tmp_path), sparsity=0.5)
     assert len(done) == left
     jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def test_on_a_mesh_weights_are_those_of_one_device(subject):
+    """Eight devices, as rows and columns; what comes back lies on one."""
+    config = configs.load(str(RECIPES / "hydra.py"), [("mesh", "(4, 2)")])
+    given = (subject.variables, 2, 0, 1e-3, prune.prune(prune.magnitude(), 0.5, prune.uniform()))
+    one = common.tuned(subject, *given)
+    many = common.tuned(subject._replace(mesh=common.mesh_of(config.values)), *given)
+    assert all(x.devices() == {jax.devices()[0]} for x in jax.tree.leaves(many))
+    assert kept(one) == kept(many) == [16, 12]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, many)
 
 
 def test_scores_are_trained_with_norms_whatever_these_are_called():

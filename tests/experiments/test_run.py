@@ -87,6 +87,17 @@ def loaded(monkeypatch):
     )
 
 
+def test_a_mesh_of_devices_changes_no_line(loaded, tmp_path, capsys):
+    given = [f"--config={DENSE}", *TINY, "--config.eps=0.3", "--config.curve=()", "--config.pgd_steps=2"]
+    assert run.main([*given, f"--config.out={tmp_path / 'one'}"]) == 0
+    assert run.main([*given, f"--config.out={tmp_path / 'many'}", "--config.mesh=(8, 1)"]) == 0
+    one, many = (measure.read(tmp_path / name / "results.jsonl")[0] for name in ("one", "many"))
+    assert one._replace(seconds=0, bytes_disk=0) == many._replace(seconds=0, bytes_disk=0)
+    for mesh, said in (("(3, 1)", "3 x 1 = 3 devices; there are 8"), ("(8,)", "must be (rows, columns) of devices")):
+        assert run.main([*given, f"--config.out={tmp_path / 'none'}", f"--config.mesh={mesh}"]) == 2
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("more", [(), ("--quick", "--config.autoattack=True")])
 def test_at_radius_zero_no_attack_is_run_and_no_number_under_attack_told(loaded, monkeypatch, tmp_path, more):
     monkeypatch.setattr(run.measuring.measure, "robustness", None)  # not called

@@ -114,6 +114,21 @@ def test_robustness_does_not_depend_on_the_batch_size():
     assert 0 < a.worst.sum() < a.clean.sum()
 
 
+def test_robustness_does_not_depend_on_the_devices():
+    pgd, found, sizes = attacks.pgd(0.05, steps=3), [], []
+
+    def attack(key, f, x, y, *, index=None):
+        sizes.append(len(x))  # once for each compilation
+        return pgd(key, f, x, y, index=index)
+
+    for devices in ((), jax.devices()[:8]):
+        found.append(measure.robustness({"a": attack}, Partial(linear, {"w": W}), X, Y, KEY, 10, devices=devices))
+    assert sizes == [10, 16]  # a multiple of the devices
+    one, many = found
+    chex.assert_trees_all_equal(one.robust, many.robust)
+    assert 0 < one.worst.sum() < one.clean.sum()
+
+
 def test_networks_of_one_structure_share_a_compilation():
     chex.clear_trace_counter()
     traced = chex.assert_max_traces(linear, n=2)  # one for the verdicts, one for the attack

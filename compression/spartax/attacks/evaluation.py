@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spartax import checks
+from spartax import checks, sharding
 from spartax.attacks import journal, survivors, threats
 from spartax.attacks.network import network
 from spartax.attacks.progress import Bar
@@ -78,11 +78,7 @@ def equip(
     attacks: list[Resumable], eps: float, norm: str, every: int, devices: Sequence[jax.Device], warnings: list[str]
 ) -> Tools:
     """The attacks made ready for some devices; the default device if there are none."""
-    place, share = (lambda arrays: arrays), 1
-    if devices:
-        mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
-        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
-        place, share = (lambda arrays: jax.device_put(arrays, sharding)), len(devices)
+    place, share = sharding.spreader(devices)
     calls = [survivors.compiled(attack, every, place, share) for attack in attacks]
     probe = prober(eps, norm)
     return Tools(

@@ -1,6 +1,8 @@
 """Accuracy on clean images."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,11 +47,16 @@ def correct(
     return predictions(logits_fn, x, min(batch_size, len(x))) == np.asarray(y)
 
 
-def predictions(logits_fn: Partial, x: Array | np.ndarray, batch_size: int) -> np.ndarray:
-    """The class of the largest logit of each example, int [N]; -1 where a logit is NaN or infinite."""
+def predictions(
+    logits_fn: Partial, x: Array | np.ndarray, batch_size: int, place: Callable[[Any], Any] = lambda batch: batch
+) -> np.ndarray:
+    """The class of the largest logit of each example, int [N]; -1 where a logit is NaN or infinite.
+
+    `place` puts every batch on its devices (`sharding.spreader`).
+    """
     jitted = hasattr(logits_fn.func, "lower")  # its own compilation is then used
     call = logits_fn if jitted else functools.partial(_call, logits_fn)
-    logits = np.concatenate([np.asarray(call(batch))[:count] for count, (batch,) in padded(batch_size, x)])
+    logits = np.concatenate([np.asarray(call(place(batch)))[:count] for count, (batch,) in padded(batch_size, x)])
     return np.where(np.isfinite(logits).all(axis=1), np.argmax(logits, axis=1), -1)
 
 

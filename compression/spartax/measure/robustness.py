@@ -1,14 +1,14 @@
 """Accuracy under attack, example by example."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from spartax import checks
+from spartax import checks, sharding
 from spartax.attacks.network import as_pytree
 from spartax.measure.accuracy import predictions
 from spartax.measure.padding import padded
@@ -49,6 +49,7 @@ def robustness(
     batch_size: int = 128,
     *,
     routes: Mapping[str, LogitsFn] | None = None,
+    devices: Sequence[jax.Device] = (),
 ) -> Robustness:
     """Run every attack on every example that is classified correctly; the others count as not robust.
 
@@ -69,6 +70,7 @@ def robustness(
         out. `Partial(apply, dense(params))` computes the same function as a network with compressed leaves, and shares
         the compilation of the dense network; any other network makes a transfer attack, and `attacks.bpda(logits_fn,
         other)` a stronger one. The verdict is always that of `logits_fn`.
+      devices: the devices to spread every batch over, as `attacks.autoattack` does; the default device if empty.
 
     Raises:
       ValueError: no attack or route, images outside [0, 1], labels that do not fit, or an attack that leaves [0, 1].
@@ -94,15 +96,17 @@ def robustness(
     checks.images("x", x)
     checks.labels("y", y, batch=len(x))
     x, y = np.asarray(x), np.asarray(y)
-    size, network = min(batch_size, len(x)), as_pytree(logits_fn)
-    clean = predictions(network, x, size) == y
+    place, share = sharding.spreader(devices)
+    size, network = -(-min(batch_size, len(x)) // share) * share, as_pytree(logits_fn)
+    clean = predictions(network, x, size, place) == y
     rows = np.flatnonzero(clean).astype(np.int32)
     survived = {}
     for route, name, target in _pairs(attacks, network, routes or {"own": network}):
         survived[route, name] = np.zeros(len(x), bool)
         if len(rows):
-            found = _attacked(name, attacks[name], as_pytree(target), key, size, (x[rows], y[rows], rows))
-            survived[route, name][rows] = predictions(network, found, size) == y[rows]
+            batches = padded(size, x[rows], y[rows], rows)
+            found = _attacked(name, attacks[name], as_pytree(target), key, ((n, place(batch)) for n, batch in batches))
+            survived[route, name][rows] = predictions(network, found, size, place) == y[rows]
     return _collect(clean, survived, list(attacks))
 
 
@@ -137,10 +141,10 @@ def _first(clean: np.ndarray, flags: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _attacked(
-    name: str, attack: Attack, logits_fn: Partial, key: Array, batch_size: int, examples: tuple[np.ndarray, ...]
+    name: str, attack: Attack, logits_fn: Partial, key: Array, batches: Iterable[tuple[int, tuple[Array, ...]]]
 ) -> np.ndarray:
     """The images that the attack found."""
-    found = [np.asarray(_run(attack, logits_fn, key, *batch))[:count] for count, batch in padded(batch_size, *examples)]
+    found = [np.asarray(_run(attack, logits_fn, key, *batch))[:count] for count, batch in batches]
     images = np.concatenate(found)
     if not np.all((images >= 0) & (images <= 1)):  # NaN fails both
         raise ValueError(f"attacks: {name!r} returned images outside [0, 1].")
