@@ -1,10 +1,10 @@
-"""The pages of the benchmark: numbers from lines, seeds put together."""
+"""The pages of a study: numbers from lines, seeds put together."""
 
 import json
 
 import pytest
 
-from experiments.benchmark import tables
+from experiments import tables
 from spartax import measure
 
 
@@ -26,18 +26,21 @@ def line(label, worst, size, seed=0, role="method", **options):
 
 def test_a_page_has_families_down_and_operating_points_across_the_largest_first(tmp_path, capsys):
     records = [
-        line("dense", 0.6, 8000, method="dense", role="dense"),
         line("int4", 0.5, 1000, method="int", bits=4),
+        line("dense", 0.6, 8000, method="dense", role="dense"),
         line("int8", 0.6, 2000, method="int", bits=8),
         line("int8", 0.4, 2000, seed=1, method="int", bits=8),
+        line("half, 50%", 0.3, 1400, method="half"),
     ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(r._asdict()) + "\n" for r in records))
     assert tables.main([str(tmp_path)]) == 0
     page = (tmp_path / "net.md").read_text()
     # 60 and 40 %: mean 50, Wilson's half-width 9.6 of 100 images, 12.71 * 14.14 / sqrt(2) of two seeds
     spread = (9.6**2 + 127.1**2) ** 0.5
-    assert f"| int | 50.0 ±{spread:.1f} (90.0) at 2 | 50.0 ±9.6 (90.0) at 1, seeds: 1 |" in page
+    assert f"| int | int8: 50.0 ±{spread:.1f} (90.0) at 2 | int4: 50.0 ±9.6 (90.0) at 1, seeds: 1 |" in page
     assert "| dense | 60.0 ±9.4 (90.0) at 8, seeds: 1 |  |" in page
+    assert "| half | 50%: 30.0 ±8.8 (90.0) at 1, seeds: 1 |  |" in page
+    assert page.index("| dense |") < page.index("| int |")  # though it was measured later
     assert "seeds 0, 1" in page
     assert "at most 1/8 of dense: only int4 (50.0 ±9.6 %) was measured." in page
     assert (tmp_path / "net.png").stat().st_size > 5000

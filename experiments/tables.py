@@ -1,4 +1,4 @@
-"""`python -m experiments.benchmark.tables FOLDER`: the pages of this benchmark, from the lines alone.
+"""`python -m experiments.tables FOLDER`: a page for every network of a study, from the lines alone.
 
 Writes `MODEL.md` and `MODEL.png` for every network with lines in a `*.jsonl` file in the folder or below: who wins
 within a share of the bytes and multiply-adds, every family at its operating points, and accuracy against cost. Exit
@@ -16,7 +16,7 @@ from spartax.measure.comparison import Point
 def main(arguments: Sequence[str]) -> int:
     """Write the pages of a folder; returns the exit code."""
     try:
-        path, groups = folder.of_command("python -m experiments.benchmark.tables", arguments)
+        path, groups = folder.of_command("python -m experiments.tables", arguments)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -53,22 +53,34 @@ def page(points: Sequence[Point], picture: str) -> str:
 def table(points: Sequence[Point]) -> list[str]:
     """Families down, their operating points across, the largest first; the dense network leads."""
     families: dict[str, list[Point]] = {}
-    for point in points:
+    for point in sorted(points, key=lambda point: point.role != "dense"):
         families.setdefault(point.family, []).append(point)
     seeds = max(len(point.row.records) for point in points)
-    rows = [[name, *(cell(p, seeds) for p in sorted(own, key=lambda p: -p.row.size))] for name, own in families.items()]
+    rows = [[name, *cells(name, sorted(own, key=lambda p: -p.row.size), seeds)] for name, own in families.items()]
     most = max(map(len, rows))
     head = [["", *[""] * (most - 1)], ["---", *["--:"] * (most - 1)]]
     full = [row + [""] * (most - len(row)) for row in rows]
     return [f"| {' | '.join(row)} |" for row in (*head, *full)]
 
 
-def cell(point: Point, seeds: int) -> str:
-    """`50.2 ±3.1 (60.1) at 20`, with its number of seeds where other points have more."""
-    clean, worst, own = point.row.clean, point.row.worst, len(point.row.records)
-    value, spread = clean if worst is None else worst
-    more = "" if worst is None else f" ({clean[0]:.1f})"
-    return f"{value:.1f} ±{spread:.1f}{more} at {point.row.size / 1000:.0f}{'' if own == seeds else f', seeds: {own}'}"
+def cells(family: str, points: Sequence[Point], seeds: int) -> list[str]:
+    """`90%: 50.2 ±3.1 (60.1) at 20`, with the number of seeds of a point where others have more.
+
+    The operating point is what the name of a point does not share with its family and all others in it.
+    """
+    names = [point.row.name.split(", ") for point in points]
+    shared = {*family.split(", "), *(set(names[0]).intersection(*names) if len(names) > 1 else ())}
+    found = []
+    for point, name in zip(points, names):
+        clean, worst, own = point.row.clean, point.row.worst, len(point.row.records)
+        value, spread = clean if worst is None else worst
+        place = ", ".join(part for part in name if part not in shared)
+        more = "" if worst is None else f" ({clean[0]:.1f})"
+        few = "" if own == seeds else f", seeds: {own}"
+        found.append(
+            f"{place}{': ' if place else ''}{value:.1f} ±{spread:.1f}{more} at {point.row.size / 1000:.0f}{few}"
+        )
+    return found
 
 
 if __name__ == "__main__":
