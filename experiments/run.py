@@ -3,11 +3,11 @@
 The line goes to `results.jsonl` in the folder `--config.out`. A run that is there already is not measured again. Exit
 code 0: the line is there; 1: a file could not be read or written, as on a full disk, no line is there; 2: a wrong
 argument or a missing package, named in one line; 75: another process is measuring this very run; 130: interrupted, no
-line written. Training is saved every 10,000 images: after an interruption the same command goes on from there.
+line written. Training is saved every 10,000 images, under `unfinished` in that folder: after an interruption the same
+command goes on from there. Remove what you will not go on with.
 """
 
 import argparse
-import contextlib
 import hashlib
 import pathlib
 import shutil
@@ -20,14 +20,13 @@ from ml_collections import ConfigDict
 
 from experiments.common import compressing, configs, measuring, networks, results
 from experiments.common.configs import Config
-from experiments.common.subject import Subject, mesh_of, tuned
+from experiments.common.subject import Subject, mesh_of, stages, tuned
 from spartax import attacks, measure
 from spartax.records import Attack, Params
 
 PROGRAM = "python -m experiments.run"
 BUSY = 75
 AGAIN = "the same command goes on from the last checkpoint of a training, and starts again where there was none"
-UNFINISHED = "unfinished"  # folder of the checkpoints of runs that have no line yet
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -76,12 +75,10 @@ def run(config: Config) -> int:
         if config.identity in results.finished(folder):
             print(f"{what}: already in {folder / results.LINES}")
             return 0
-        saved = folder / UNFINISHED / hashlib.sha256(config.identity.encode()).hexdigest()[:12]
+        saved = folder / results.UNFINISHED / hashlib.sha256(config.identity.encode()).hexdigest()[:12]
         record = measured(config, saved)
         results.keep(folder, record)
         shutil.rmtree(saved, ignore_errors=True)
-        with contextlib.suppress(OSError):  # others are not finished
-            saved.parent.rmdir()
     attacked = "" if record.worst is None else f"worst {record.worst:.1%}  "
     print(f"{what}: {record.bytes_disk:,} bytes  clean {record.clean:.1%}  {attacked}({record.seconds:.1f} s)")
     return 0
@@ -91,7 +88,7 @@ def measured(config: Config, saved: pathlib.Path) -> measure.Record:
     """Load, compress, refresh batch statistics, fine-tune, attack, time; `saved` takes the checkpoints of training."""
     start, values = time.perf_counter(), config.values
     mesh = mesh_of(values)
-    parent = getattr(config.module, "subject", networks.load)(values)._replace(folder=saved, mesh=mesh)
+    parent = getattr(config.module, "subject", networks.load)(values)._replace(stages=stages(saved), mesh=mesh)
     replace = getattr(config.module, "network", None)
     subject = parent if replace is None else replace(values, parent)
     attackers = judges(config, subject.eps)  # before hours of work

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from spartax import checkpoint, checks, trees
 from spartax.program import compressed
 from spartax.records import ApplyFn, Params
 
+_LOWERING = threading.Lock()
 FORMAT = 1
 FIELD = "spartax"  # of the metadata of a safetensors file: the JSON header
 # the others are stored as their bytes, uint8 in one axis
@@ -125,13 +127,14 @@ def _serialized(function: Any, first: tuple, shape: tuple[int, ...], platforms: 
 
 @contextlib.contextmanager
 def _nameless() -> Iterator[None]:
-    """Programs are lowered without the source lines of their operations."""
-    lines = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_traceback_in_locations_limit", lines)
+    """Programs are lowered without the source lines of their operations; the option for it is one of all threads."""
+    with _LOWERING:
+        lines = jax.config.jax_traceback_in_locations_limit
+        jax.config.update("jax_traceback_in_locations_limit", 0)
+        try:
+            yield
+        finally:
+            jax.config.update("jax_traceback_in_locations_limit", lines)
 
 
 def _named(where: str, x: Any, tensors: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ def rows(quick: bool) -> list[Row]:
         x = jax.random.uniform(jax.random.key(0), (batch, 32, 32, 3))
         variables = jax.jit(module.init)(jax.random.key(1), x[:1])
         found += _pairs(name, models.eval_apply(module), variables, x, repeats)
-    return found + [_whole(name, *shape, 2 if quick else BATCH, repeats) for name, shape in WHOLE.items()]
+    return found + [_whole(name, *shape, 16 if quick else BATCH, repeats) for name, shape in WHOLE.items()]
 
 
 def _layer(stride, groups):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from experiments.common.subject import (
     fitting,
     initialized,
     load_weights,
+    mesh_of,
     training_mode,
 )
 from spartax import checkpoint, checks, data, models
@@ -81,10 +83,10 @@ def trained(subject: Subject, config: ConfigDict) -> Params:
     assert subject.train is not None
     images, what = subject.train, [repr(subject.module), subject.train.name, len(subject.train.y)]
 
-    def make() -> Params:
+    def make(saved: pathlib.Path) -> Params:
         start = initialized(subject.module, images, config.seed)
         forward = training_mode(subject.module) if "batch_stats" in start else None
-        options = {"train_apply": forward, "progress": False}
+        options = {"train_apply": forward, "progress": False, "folder": saved / "stage0", "mesh": mesh_of(config)}
         return adversarially_trained(
             subject.apply_fn, start, images, subject.eps, config.epochs, config.seed, **options
         )
@@ -92,13 +94,18 @@ def trained(subject: Subject, config: ConfigDict) -> Params:
     return once(config, [*what, subject.eps, config.epochs, config.seed], make)
 
 
-def once(config: ConfigDict, what: list[Any], make: Callable[[], Params]) -> Params:
-    """What `make()` gives, which whoever comes first does for a folder of results; `what` is all it depends on."""
+def once(config: ConfigDict, what: list[Any], make: Callable[[pathlib.Path], Params]) -> Params:
+    """What `make` gives, which whoever comes first does for a folder of results; `what` is all it depends on.
+
+    It is given a folder for checkpoints, which is removed when it is done.
+    """
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
     folder = pathlib.Path(config.out) / "networks" / name
     with results.locked(pathlib.Path(config.out), f"train {name}", wait=True):
         if not (folder / "spec.json").exists():
-            checkpoint.save(folder, make())
+            saved = pathlib.Path(config.out) / results.UNFINISHED / name
+            checkpoint.save(folder, make(saved))
+            shutil.rmtree(saved, ignore_errors=True)
         return checkpoint.restore(folder)
 
 

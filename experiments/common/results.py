@@ -11,6 +11,7 @@ from experiments.common import configs
 from spartax import measure
 
 LINES = "results.jsonl"
+UNFINISHED = "unfinished"  # folder of the checkpoints of what is not finished; whatever is not gone on with may go
 HELD = ".held"  # folder of locks
 APPENDING = "append"  # the lock that whoever adds a line holds
 

@@ -3,10 +3,11 @@
 import fractions
 import functools
 import hashlib
+import itertools
 import json
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -41,7 +42,8 @@ class Subject(NamedTuple):
       levels: steps of the stored images above black: 16 for digits, 255 for bytes.
       train: images of calibration and training, where they were asked for.
       module: the Flax module; None where it is not known.
-      folder: of the checkpoints of its training, from which the same run goes on; None for none.
+      stages: folders for the checkpoints of the trainings of a run, in their order, from which the same run goes on;
+        None for none.
       mesh: of the devices that train and attack it; None for the default device.
     """
 
@@ -53,7 +55,7 @@ class Subject(NamedTuple):
     levels: int
     train: data.Dataset | None = None
     module: Any = None
-    folder: pathlib.Path | None = None
+    stages: Iterator[pathlib.Path] | None = None
     mesh: Mesh | None = None
 
     @property
@@ -153,12 +155,18 @@ def gathered(variables: Params) -> Params:
     return jax.tree.map(jnp.asarray, jax.device_get(variables))
 
 
+def stages(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Folders for the trainings of one run."""
+    return (folder / f"stage{number}" for number in itertools.count())
+
+
 def _checkpoints(folder: pathlib.Path, variables: Params, **decides: Any) -> train.Checkpoints:
-    """Of one stage of several, known by where it starts and by what decides its steps."""
+    """In a folder that is known by where training starts too, so that changed code starts again."""
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
     for x in jax.tree.leaves(variables):
         digest.update(np.asarray(x).tobytes())
-    return train.checkpoints(folder / digest.hexdigest()[:12], every=-(-SAVED_IMAGES // BATCH), config=decides)
+    name = f"{folder.name}_{digest.hexdigest()[:12]}"
+    return train.checkpoints(folder.with_name(name), every=-(-SAVED_IMAGES // BATCH), config=decides)
 
 
 def pgd_training(eps: float) -> Loss:
@@ -231,7 +239,7 @@ def tuned(
     forward = None if subject.train_apply is None else sx.compressed(subject.train_apply)
     apply = sx.compressed(subject.apply_fn)
     given: dict[str, Any] = {"train_apply": forward, "rate": rate, "transform": transform, "keep": keep}
-    given |= {"folder": subject.folder, "mesh": subject.mesh}
+    given |= {"folder": None if subject.stages is None else next(subject.stages), "mesh": subject.mesh}
     return adversarially_trained(
         apply, variables, subject.train, subject.eps, epochs, seed, progress=False, **given, **others
     )

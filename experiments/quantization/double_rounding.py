@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 import spartax as sx
 from experiments.common import compressing, networks
-from experiments.common.subject import Subject, tuned
+from experiments.common.subject import Subject, stages, tuned
 from experiments.quantization import options
 from spartax import checks, quantize, train
 from spartax.records import Params
@@ -42,7 +42,8 @@ def compressed(config: ConfigDict, subject: Subject) -> Params:
     assert subject.train is not None
     numbers = [config[name] for name in ("epochs", "tune_epochs", "tune_rate", "step_rate", "seed")]
     what = ["double rounding", subject.name, repr(subject.module), len(subject.train.y), subject.eps, *numbers]
-    store = networks.once(config, what, lambda: sx.pack(trained(config, subject)))
+    make = lambda saved: sx.pack(trained(config, subject._replace(stages=stages(saved))))  # noqa: E731
+    store = networks.once(config, what, make)
     return compressing.refreshed(config, subject, quantize.switch(store, config.bits))
 
 

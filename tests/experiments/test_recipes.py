@@ -85,11 +85,19 @@ def test_an_interrupted_recipe_goes_on_where_it_was(subject, monkeypatch, tmp_pa
     assert len(done) == 4
     counted(4)
     with pytest.raises(KeyboardInterrupt):
-        made("hydra", subject._replace(folder=tmp_path), sparsity=0.5)
+        made("hydra", subject._replace(stages=common.stages(tmp_path)), sparsity=0.5)
     counted(None)
-    again = made("hydra", subject._replace(folder=tmp_path), sparsity=0.5)
+    again = made("hydra", subject._replace(stages=common.stages(tmp_path)), sparsity=0.5)
     assert len(done) == left
     jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def test_two_trainings_from_one_start_have_their_own_checkpoints(subject, tmp_path):
+    some = subject._replace(stages=common.stages(tmp_path))
+    given = (subject.variables, 1, 0, 1e-3)
+    one, other = (common.tuned(some, *given, loss=loss) for loss in (None, train.trades(subject.eps, beta=6.0)))
+    assert not np.array_equal(*(jax.tree.leaves(found)[0] for found in (one, other)))
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_on_a_mesh_weights_are_those_of_one_device(subject):

@@ -1,8 +1,10 @@
 """`fast_gradients`: another way to write the same derivative."""
 
 import functools
+import re
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -77,9 +79,14 @@ def test_products_with_the_hessian_are_those_of_jax(name):
     np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("batch", [16, 19])
+def loops(gradient, *args):
+    """Lengths of the loops of its program."""
+    return [int(n) for n in re.findall(r"length=(\d+)", str(jax.make_jaxpr(gradient)(*args)))]
+
+
+@pytest.mark.parametrize(("batch", "turns"), [(16, 1), (19, 2)])  # after those that the sum starts with
 @pytest.mark.parametrize("name", ["strided", "groups", "transposed", "output first"])
-def test_kernel_gradients_are_summed_by_a_few_examples_at_a_time(name, batch):
+def test_kernel_gradients_are_summed_by_a_few_examples_at_a_time(name, batch, turns):
     options, x_shape, w_shape = CASES[name]
     x, w = leaves.normal(batch, *x_shape), leaves.normal(*w_shape, seed=1)
 
@@ -88,8 +95,41 @@ def test_kernel_gradients_are_summed_by_a_few_examples_at_a_time(name, batch):
 
     gradient = jax.jit(jax.grad(sx.fast_gradients(fn)))
     np.testing.assert_allclose(gradient(w), jax.grad(fn)(w), rtol=1e-4, atol=1e-3)
-    (loop,) = [e for e in jax.make_jaxpr(jax.grad(sx.fast_gradients(fn)))(w).eqns if e.primitive.name == "scan"]
-    assert loop.params["length"] == 2
+    assert loops(jax.grad(sx.fast_gradients(fn)), w) == [turns]
+
+
+@pytest.mark.parametrize("batch", [64, 1024])
+def test_bfloat16_is_summed_in_float32(batch):
+    options, x_shape, w_shape = CASES["plain"]
+    x, g = (leaves.normal(batch, *s, seed=n).astype(jnp.bfloat16) for n, s in enumerate((x_shape, (8, 7, 6))))
+    w = jnp.zeros(w_shape, jnp.bfloat16)
+
+    def fn(w, x=x, g=g):
+        return jnp.sum((lax.conv_general_dilated(x, w, **options) * g).astype(jnp.float32))
+
+    ours = jax.grad(sx.fast_gradients(fn))(w).astype(jnp.float32)
+    exact = jax.grad(lambda w: fn(w, x.astype(jnp.float32), g.astype(jnp.float32)))(w.astype(jnp.float32))
+    assert jnp.linalg.norm(ours - exact) < 2**-8 * jnp.linalg.norm(exact)
+
+
+def test_inside_shard_map_and_in_a_program_with_an_open_batch():
+    options, x_shape, w_shape = CASES["plain"]
+    x, w = leaves.normal(32, *x_shape), leaves.normal(*w_shape, seed=1)
+    fn = lambda x, w: jnp.sum(jnp.sin(lax.conv_general_dilated(x, w, **options)))  # noqa: E731
+    expected = jax.grad(fn, argnums=1)(x, w)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+
+    def part(x, w):
+        return jax.lax.psum(
+            jax.grad(sx.fast_gradients(fn), argnums=1)(x, jax.lax.pcast(w, "data", to="varying")), "data"
+        )
+
+    split = jax.jit(jax.shard_map(part, mesh=mesh, in_specs=(P("data"), P()), out_specs=P()))
+    np.testing.assert_allclose(split(x, w), expected, rtol=1e-4, atol=1e-3)
+    (batch,) = jax.export.symbolic_shape("batch")
+    open_batch = jax.ShapeDtypeStruct((batch, *x_shape), jnp.float32)
+    program = jax.export.export(jax.jit(jax.grad(sx.fast_gradients(fn), argnums=1)))(open_batch, w)
+    np.testing.assert_allclose(program.call(x, w), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_fewer_examples_at_a_time_where_outputs_are_large():
@@ -101,12 +141,8 @@ def test_fewer_examples_at_a_time_where_outputs_are_large():
     def gradient(x, w):
         return jnp.sum(lax.conv_general_dilated(x, w, **options))
 
-    def loops(side):  # six outputs: below and above 2**19 numbers of eight examples
-        eqns = jax.make_jaxpr(gradient)(jax.ShapeDtypeStruct((16, side, side, 4), jnp.float32), w).eqns
-        return [e.params["length"] for e in eqns if e.primitive.name == "scan"]
-
-    assert loops(100) == [2]
-    assert loops(110) == [4]
+    for side, turns in ((100, 1), (110, 3)):  # six outputs: below and above 2**19 numbers of eight examples
+        assert loops(gradient, jax.ShapeDtypeStruct((16, side, side, 4), jnp.float32), w) == [turns]
 
 
 @pytest.mark.parametrize("axes", ["Auto", "Explicit"])

@@ -37,7 +37,7 @@ class Record(NamedTuple):
       warnings: reasons to doubt the robust numbers.
       latency: `{"median", "low", "high"}` in seconds for a batch and the same of the dense network in the same run
         under `"dense"`, the batch size under `"batch"`; None when it was not measured.
-      seconds: wall time of the whole run.
+      seconds: wall time of the run, of the process that finished it.
       versions: package -> version.
       device: kind of the device.
       commit: git commit of the code, or None.

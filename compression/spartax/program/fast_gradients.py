@@ -144,24 +144,30 @@ def _of_input(window: Window, x: Array, kernel: Array, g: Array) -> Array:
     return _convolved(back, g.dtype, g, lax.optimization_barrier(flipped))
 
 
+@functools.partial(jax.jit, static_argnums=0, inline=True)  # compiled once where nothing else is
 def _of_kernel(window: Window, x: Array, kernel: Array, g: Array) -> Array:
-    """Gradient in the kernel, by a few examples at a time; those that meet lie far apart in the batch.
+    """Gradient in the kernel, by a few examples at a time, summed in float32 or wider.
 
-    So a batch that is split over devices stays where it is. On a mesh with explicit axes JAX wants to be told where
-    results lie, which its own gradient knows.
+    Those that meet lie far apart in the batch, so that devices which divide their number keep their examples. On a mesh
+    with explicit axes JAX wants to be told where results lie, which its own gradient knows.
     """
     if any(jax.typeof(x).sharding.spec):
         return jax.linear_transpose(lambda kernel: _plain(window, g.dtype, x, kernel), kernel)(g)[0]
+    summed = functools.partial(_summed, window, kernel.shape)
+    if not all(isinstance(length, int) for length in g.shape):  # of a program that is exported with an open batch
+        return summed(x, g)
     few = FEW if FEW * math.prod(g.shape[1:]) <= LARGE else SMALL
     turns = len(x) // few
-    summed = functools.partial(_summed, window, kernel.shape)
     if turns < 2:
         return summed(x, g)
-    main = [a[: few * turns] if few * turns < len(a) else a for a in (x, g)]
+    main = [a[: few * turns] for a in (x, g)] if len(x) % few else (x, g)
     pairs = [jnp.moveaxis(a.reshape(few, turns, *a.shape[1:]), 1, 0) for a in main]
-    start = jnp.zeros(kernel.shape, g.dtype)
-    total, _ = lax.scan(lambda total, pair: (total + summed(*pair), None), start, pairs)
-    return total if few * turns == len(x) else total + summed(x[few * turns :], g[few * turns :])
+    # the sum starts with examples, since zeros would not vary over the devices of `shard_map`
+    if len(x) % few:
+        start = [a[few * turns :] for a in (x, g)]
+    else:
+        start, pairs = [a[0] for a in pairs], [a[1:] for a in pairs]
+    return lax.scan(lambda total, pair: (total + summed(*pair), None), summed(*start), pairs)[0]
 
 
 def _summed(window: Window, shape: tuple[int, ...], x: Array, g: Array) -> Array:
@@ -176,7 +182,8 @@ def _summed(window: Window, shape: tuple[int, ...], x: Array, g: Array) -> Array
         low, long = window.padding[i][0], (shape[i] - 1) * window.dilation[i]
         padding.append((low, long + _dilated(g, i, window.strides) - _dilated(x, i, window.spread) - low))
     back = window._replace(strides=window.dilation, dilation=window.strides, padding=tuple(padding))
-    return jnp.moveaxis(_convolved(back, g.dtype, x, jnp.moveaxis(g, 0, -2)), 0, -2)
+    wide = jnp.promote_types(g.dtype, jnp.float32)
+    return jnp.moveaxis(_convolved(back, wide, x, jnp.moveaxis(g, 0, -2)), 0, -2)
 
 
 def _dilated(x: Array, axis: int, dilation: Sequence[int]) -> int:
