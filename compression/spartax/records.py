@@ -76,6 +76,8 @@ class Evidence(NamedTuple):
       scalings: `program.Scalings`, which weights can hand factors per channel to each other.
       objective: the network as a function of the weights, with data and loss.
       step: number of training steps done, for methods that follow a schedule; None outside training.
+      prices: name of a matrix -> bytes of its factors: those at any rank, those of one direction, and those of the
+        dense weight. `lowrank.factorize` tells them to its rank rule.
     """
 
     layouts: Mapping[Path, Layout]
@@ -94,6 +96,7 @@ class Evidence(NamedTuple):
     scalings: Any = None
     objective: Objective | None = None
     step: int | None = None
+    prices: Mapping[Path, tuple[float, float, float]] | None = None
 
 
 class Criterion(NamedTuple):

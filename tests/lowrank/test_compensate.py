@@ -5,7 +5,7 @@ import pytest
 import spartax as sx
 from spartax import lowrank, prune, quantize
 from spartax.records import Evidence, Layout
-from tests import plugs
+from tests import leaves, plugs
 
 WEIGHTS = {p: w for p, w in plugs.draw().items() if p in ("dense", "conv")}
 GIVEN = plugs.evidence(WEIGHTS)
@@ -76,6 +76,17 @@ def test_what_is_not_compressed_is_left_alone():
     params, info = plugs.run(CORRECT, WEIGHTS, GIVEN)
     assert all(params[p] is WEIGHTS[p] for p in params)
     assert "not compressed" in info["dense"]["skipped"]
+
+
+def test_a_second_call_of_compress_has_no_error_to_compensate():
+    x, apply = leaves.normal(16, 24), lambda p, x: x @ p["w"]
+    first = sx.compress(
+        apply, {"w": leaves.normal(24, 20, seed=1)}, quantize.quantize(quantize.integer(3)), batches=[x]
+    )
+    with pytest.raises(ValueError, match=r"w: no error to compensate.*same call of compress"):
+        sx.compress(apply, first.params, lowrank.compensate(lowrank.svd(), lowrank.fixed(4)), batches=[x])
+    with pytest.raises(ValueError, match="ranks must be a rule for errors"):
+        lowrank.compensate(lowrank.svd(), lowrank.sensitivity(0.5))
 
 
 def test_originals_are_needed():

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spartax as sx
-from spartax import lowrank
+from spartax import lowrank, measure
 from spartax.lowrank.ranks import byte_budget, energy
 from spartax.records import Evidence
+from tests import leaves
 from tests.oracles import golden
 
 
@@ -193,3 +194,55 @@ def test_shared_energy_counts_the_bytes_of_tucker_and_of_the_svd_beside_it(ratio
     assert isinstance(out.params["conv"], sx.Tucker)
     assert isinstance(out.params["head"], sx.LowRank)
     assert 0.9 * ratio < sx.nbytes(out.params) / sx.nbytes(params) <= ratio
+
+
+CONV = {"conv": leaves.normal(3, 3, 8, 16), "head": leaves.normal(16, 12, seed=1)}
+SPLITS = {
+    "svd": lowrank.svd(),
+    "spatial": lowrank.otherwise(lowrank.spatial(), lowrank.svd()),
+    "block_diagonal": lowrank.block_diagonal(4, iterations=1),
+    "cp": lowrank.otherwise(lowrank.cp(iterations=1), lowrank.svd()),
+}
+
+
+def convolution(params, x):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    x = jax.lax.conv_general_dilated(x, params["conv"], (1, 1), "SAME", dimension_numbers=numbers)
+    return jnp.mean(jax.nn.relu(x), (1, 2)) @ params["head"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("split", SPLITS)
+def test_budgets_hold_whatever_the_factors(split, dtype):
+    """They are those of the leaves: blocks beside a low rank, thin kernels that share no matrix, half the bytes."""
+    params = jax.tree.map(lambda w: w.astype(dtype), CONV)
+    x = leaves.normal(4, 5, 5, 8, seed=2).astype(dtype)
+    macs = lambda params: measure.macs(convolution, params, jax.ShapeDtypeStruct(x.shape, x.dtype)).run  # noqa: E731
+    rules = {"bytes": (lowrank.byte_budget, lowrank.shared_energy, lowrank.sensitivity), "macs": (lowrank.mac_budget,)}
+    for what, cost in {"bytes": sx.nbytes, "macs": macs}.items():
+        for rule in rules[what]:
+            made = sx.compress(convolution, params, lowrank.factorize(SPLITS[split], rule(0.6)), batches=[x]).params
+            assert 0.4 * cost(params) < cost(made) <= 0.6 * cost(params), rule.__name__
+
+
+def test_sensitivity_measures_kernels_whose_matrix_has_another_order_of_axes():
+    """A kernel of spatial rank 2, 72 numbers a direction, and a head of rank 4, 28 each: both fit without a loss."""
+    vertical, horizontal = leaves.normal(3, 8, 2, seed=3), leaves.normal(3, 16, 2, seed=4)
+    head = leaves.normal(16, 4, seed=5) @ leaves.normal(4, 12, seed=6)
+    params = {"conv": jnp.einsum("hip,wop->hwio", vertical, horizontal), "head": head}
+    ranks = lowrank.sensitivity((2 * 72 + 4 * 28.1) / 1344, shares=(0.042, 0.084, 0.34, 0.5))
+    method = lowrank.factorize(SPLITS["spatial"], ranks)
+    made = sx.compress(convolution, params, method, batches=[leaves.normal(4, 5, 5, 8, seed=2)]).params
+    assert made["conv"].vertical.shape[-1] == 2
+    assert made["head"].rank == 4
+    for path, weight in params.items():
+        np.testing.assert_allclose(sx.dense(made[path]), weight, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "said"), [({"other": 2}, "the name of a matrix must be one of"), ({"w": 2.5}, "w: rank must be from 1")]
+)
+def test_a_rule_that_names_no_matrix_or_no_whole_number(ranks, said):
+    method = lowrank.factorize(lowrank.svd(), lambda matrices, evidence: ranks)
+    with pytest.raises(ValueError, match=said):
+        sx.compress(lambda p, x: x @ p["w"], {"w": jnp.ones((8, 8))}, method, batches=[jnp.ones((1, 8))])

@@ -213,3 +213,13 @@ def test_ordered_dropout_recovers_the_order_of_the_svd():
     assert maestro.shrink({"w": trained}, 0.05)["w"].shape == (6, 6)
     rows, columns = maestro.suffix_norms(trained)
     assert int(jnp.sum(rows * columns > 0.05)) == 3
+
+
+def test_maestro_refuses_what_it_cannot_decompose():
+    grouped = Layout((0, 1, 2), (3,), groups=2)
+    for given, layout, said in (
+        (sx.Masked(W, W > 0), DENSE, "w: decomposed works on dense weights; got a Masked"),
+        (jnp.ones((3, 3, 2, 8)), grouped, "no weight can be decomposed: w"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            plugs.run(maestro.decomposed(), {"w": given}, Evidence({"w": layout}))

@@ -169,8 +169,9 @@ def test_bad_arguments():
     for make in (lambda: quantize.lsq(1), lambda: quantize.lsq(4, activations=9), lambda: quantize.pact(0)):
         with pytest.raises(ValueError, match="must be one of"):
             make()
-    with pytest.raises(ValueError, match="alpha must be positive"):
-        quantize.pact(4, alpha=0.0)
+    for alpha in (0.0, float("inf")):
+        with pytest.raises(ValueError, match="alpha must be positive"):
+            quantize.pact(4, alpha=alpha)
     given = plugs.evidence({"dense": plugs.draw()["dense"]})
     twice, _ = quantize.lsq(4).init(dict(given.originals), given)
     with pytest.raises(ValueError, match="dense: this weight is quantized in training already"):

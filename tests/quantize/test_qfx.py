@@ -118,7 +118,7 @@ def test_activations_are_words_too():
 
 
 def test_bad_arguments():
-    for make in (lambda: quantize.qfx(17), lambda: quantize.qfx(8, rounding="up"), lambda: quantize.qfx(activations=1)):
+    for make in (lambda: quantize.qfx(17), lambda: quantize.qfx(8, rounding="up"), lambda: quantize.qfx(activations=0)):
         with pytest.raises(ValueError, match="must be one of"):
             make()
     with pytest.raises(ValueError, match="k_hot must be an integer"):

@@ -3,8 +3,9 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from spartax import catalog, tree
+from spartax import catalog, checks, tree
 from spartax.arrays import Sum, dense, is_leaf
 from spartax.lowrank import fitting
 from spartax.records import Array, Evidence, Factorization, Info, Params, Path, Ranks, Transform, Weights
@@ -27,13 +28,16 @@ def compensate(factorization: Factorization, ranks: Ranks, then: Transform | Non
       then: a transform for the factors alone, such as `quantize.quantize(quantize.integer(8))`.
 
     Raises:
-      ValueError: at use, the originals or statistics are missing from the evidence, or a rank above the smaller side of
-        a matrix.
+      ValueError: a rank rule that measures whole weights; at use, the originals or statistics are missing from the
+        evidence, a rank above the smaller side of a matrix, or no error at all, as in a second call of `compress` on
+        weights that are compressed already.
     """
+    _for_errors(ranks)
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, fitting.Chosen]:
         weights = tree.pick(params, evidence.layouts)
         rest = _residuals({path: w for path, w in weights.items() if is_leaf(w)}, evidence)
+        _some_error(rest)
         chosen = fitting.choose(factorization, ranks, rest, evidence)
         return tree.replace(params, corrected({p: weights[p] for p in chosen}, rest, chosen, evidence)[0]), chosen
 
@@ -68,6 +72,22 @@ def compensate(factorization: Factorization, ranks: Ranks, then: Transform | Non
 
     needs = frozenset({"originals"}) | fitting.needs(factorization, ranks) | (then.needs if then else frozenset())
     return Transform(needs, init, update)
+
+
+def _for_errors(ranks: Ranks) -> None:
+    if "objective" in getattr(ranks, "needs", ()):
+        raise ValueError(
+            "ranks must be a rule for errors, such as lowrank.fixed or lowrank.energy; lowrank.sensitivity measures "
+            "what the network loses without a whole weight."
+        )
+
+
+def _some_error(rest: Weights) -> None:
+    if rest and all(checks.is_concrete(error) and not bool(jnp.any(error)) for error in rest.values()):
+        raise ValueError(
+            f"{', '.join(rest)}: no error to compensate. Errors are those of transforms in the same call of compress, "
+            "which compares with the weights it was given: put compensate behind the others in one call."
+        )
 
 
 def _residuals(weights: Weights, evidence: Evidence) -> Weights:

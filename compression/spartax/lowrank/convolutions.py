@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 
-from spartax.lowrank.matrices import wide
 from spartax.records import Array, Layout
 
 
@@ -26,8 +25,8 @@ def is_spatial(weight: Array, layout: Layout, dimensions: int | None = None) -> 
 
 
 def canonical(weight: Array, layout: Layout) -> Array:
-    """The kernel as `[*spatial, I, O]`, float32 at least."""
-    return wide(jnp.transpose(weight, axes_of(layout)))
+    """The kernel as `[*spatial, I, O]`."""
+    return jnp.transpose(weight, axes_of(layout))
 
 
 def unfolding(kernel: Array, axis: int) -> Array:

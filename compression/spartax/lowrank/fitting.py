@@ -3,7 +3,7 @@
 import math
 import operator
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 from spartax import catalog, checks
 from spartax.arrays import dense, nbytes
 from spartax.lowrank.matrices import shortened, split_axes
-from spartax.records import Array, Evidence, Factorization, Layout, Path, Ranks
+from spartax.records import Array, Evidence, Factorization, Layout, Path, Ranks, Weights
 
 GROWS = "factors would take at least as many bytes as the dense weight, or the rank rule left it out"
 NO_MATRIX = "its contracted axes are neither the first nor the last ones, so it is no matrix"
@@ -38,11 +38,12 @@ def choose(factorization: Factorization, ranks: Ranks, weights: Mapping[Path, Ar
         each = "; ".join(f"{p}: {_why_not(w, evidence.layouts[p])}" for p, w in weights.items())
         raise ValueError(f"no weight can be factorized. {each}.")
     matrices = {_name(path, part): m for path, parts in unfolded.items() for part, m in parts.items()}
-    found = ranks(matrices, evidence) if matrices else {}
+    found = ranks(matrices, _told(factorization, weights, unfolded, evidence)) if matrices else {}
     for name, rank in found.items():
+        checks.one_of("ranks: the name of a matrix", name, sorted(matrices))
         rows, columns = matrices[name].shape[-2:]
-        if not 1 <= rank <= min(rows, columns):
-            most = min(rows, columns)
+        most = min(rows, columns)
+        if not isinstance(rank, int | np.integer) or not 1 <= rank <= most:
             raise ValueError(f"{name}: rank must be from 1 to {most} for a {rows} x {columns} matrix; got {rank}.")
     complete = {p: parts for p, parts in unfolded.items() if parts and all(_name(p, part) in found for part in parts)}
     chosen = {path: {part: found[_name(path, part)] for part in parts} for path, parts in complete.items()}
@@ -50,6 +51,48 @@ def choose(factorization: Factorization, ranks: Ranks, weights: Mapping[Path, Ar
     for path, own in chosen.items():
         _sound(factorization, path, weights[path], own, evidence)
     return chosen
+
+
+def _told(
+    factorization: Factorization, weights: Mapping[Path, Array], unfolded: Mapping[Path, Weights], evidence: Evidence
+) -> Evidence:
+    """The evidence with what a direction costs, and the network as a function of matrices, as the rule has them."""
+    single = {path: parts[""] for path, parts in unfolded.items() if set(parts) == {""}}
+    known: dict[Any, tuple[float, float, float]] = {}
+    prices = {}
+    for path in single:
+        kind = (evidence.layouts[path], weights[path].shape, weights[path].dtype)
+        if kind not in known:
+            known[kind] = _price(factorization, path, weights[path], single[path], evidence)
+        prices[path] = known[kind]
+    told = evidence._replace(prices=prices)
+    if evidence.objective is None or evidence.originals is None:
+        return told
+    folds = {p: jax.linear_transpose(_view(factorization, evidence.layouts[p]), weights[p]) for p in single}
+
+    def logits(given: Weights, x: Array) -> Array:
+        whole = {path: folds[path](jnp.asarray(w))[0] if path in folds else w for path, w in given.items()}
+        return evidence.objective.logits(whole, x)
+
+    originals = {
+        p: _view(factorization, evidence.layouts[p])(w) if p in single else w for p, w in evidence.originals.items()
+    }
+    return told._replace(objective=evidence.objective._replace(logits=logits), originals=originals)
+
+
+def _view(factorization: Factorization, layout: Layout) -> Callable[[Array], Array]:
+    """A weight as its one matrix: a rearrangement, whose transpose is its inverse."""
+    return lambda weight: factorization.unfold(weight, layout)[""]
+
+
+def _price(
+    factorization: Factorization, path: Path, weight: Array, matrix: Array, evidence: Evidence
+) -> tuple[float, float, float]:
+    """Bytes of the factors at any rank, of one direction, and of the dense weight."""
+    most = min(2, *matrix.shape[-2:])
+    sizes = [nbytes(_shape(factorization, path, weight, {"": rank}, evidence)) for rank in range(1, most + 1)]
+    direction = sizes[-1] - sizes[0] if most == 2 else sizes[0]
+    return sizes[0] - direction, direction, nbytes(weight)
 
 
 def needs(factorization: Factorization, ranks: Ranks) -> frozenset[str]:
@@ -64,10 +107,12 @@ def _name(path: Path, part: str) -> str:
 def _smaller(
     factorization: Factorization, path: Path, weight: Array, ranks: dict[str, int], evidence: Evidence
 ) -> bool:
-    given = statistics(factorization, path, evidence)
-    layout = evidence.layouts[path]
-    leaf = jax.eval_shape(lambda w, s: factorization.build(w, layout, ranks, s), weight, given)
-    return nbytes(leaf) < nbytes(weight)
+    return nbytes(_shape(factorization, path, weight, ranks, evidence)) < nbytes(weight)
+
+
+def _shape(factorization: Factorization, path: Path, weight: Array, ranks: dict[str, int], evidence: Evidence) -> Any:
+    given, layout = statistics(factorization, path, evidence), evidence.layouts[path]
+    return jax.eval_shape(lambda w, s: factorization.build(w, layout, ranks, s), weight, given)
 
 
 def statistics(factorization: Factorization, path: Path, evidence: Evidence) -> dict[str, Array]:

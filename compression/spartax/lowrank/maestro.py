@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from spartax import checks, tree
-from spartax.arrays import LowRank, dense, nbytes
+from spartax.arrays import LowRank, dense, is_leaf, nbytes
 from spartax.lowrank import fitting
 from spartax.lowrank.factorizations.svd import svd
 from spartax.lowrank.matrices import shortened
@@ -20,10 +20,22 @@ from spartax.records import ApplyFn, Array, Evidence, Info, Params, Path, Transf
 
 
 def decomposed() -> Transform:
-    """Each selected weight becomes `LowRank` at full rank, by its SVD, the singular values shared by both factors."""
+    """Each selected weight becomes `LowRank` at full rank, by its SVD, the singular values shared by both factors.
+
+    Raises:
+      ValueError: at use, a compressed weight, or none that is a matrix.
+    """
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, tuple]:
-        weights = {p: w for p, w in tree.pick(params, evidence.layouts).items() if svd().unfold(w, evidence.layouts[p])}
+        given = tree.pick(params, evidence.layouts)
+        packed = next((path for path, w in given.items() if is_leaf(w)), None)
+        if packed is not None:
+            raise ValueError(f"{packed}: decomposed works on dense weights; got a {type(given[packed]).__name__}.")
+        weights = {p: w for p, w in given.items() if svd().unfold(w, evidence.layouts[p])}
+        if given and not weights:
+            raise ValueError(
+                f"no weight can be decomposed: {', '.join(given)} are no matrices, or grouped convolutions."
+            )
         ranks = {p: {"": min(svd().unfold(w, evidence.layouts[p])[""].shape[-2:])} for p, w in weights.items()}
         return tree.replace(params, fitting.build(svd(), weights, ranks, evidence)), ()
 

@@ -37,8 +37,9 @@ def mixed(
 ) -> Transform:
     """Quantize each selected weight on the grid that the sensitivity gives it under a budget for all of them.
 
-    `min sum_l loss_l(g_l)` subject to `sum_l bytes_l(g_l) <= budget`, solved exactly by dynamic programming; bytes are
-    those of the packed leaf with its scales. The grids are chosen once, by `init`. `info` has, for each weight, `bits`,
+    `min sum_l loss_l(g_l)` subject to `sum_l bytes_l(g_l) <= budget`, by dynamic programming, exactly where 10,000
+    bytes or fewer are to spend beyond the smallest grids, else on a table of 10,000 steps. Bytes are those of the
+    packed leaf with its scales. The grids are chosen once, by `init`. `info` has, for each weight, `bits`,
     the `losses` on every grid, the `predicted` one of its own, and, where the sensitivity can be measured, the sum of
     all predictions against what all weights cost at once: `predicted_together`, `measured_together`.
 

@@ -22,11 +22,11 @@ def pact(bits: int = 4, *, alpha: float = 6.0) -> Transform:
       alpha: where a begins, about 6 to 10.
 
     Raises:
-      ValueError: other bits; alpha that is not positive.
+      ValueError: other bits; alpha that is not positive and finite.
     """
     checks.one_of("bits", bits, range(1, 9))
-    if not alpha > 0:
-        raise ValueError(f"alpha must be positive; got {alpha!r}.")
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f"alpha must be positive and finite; got {alpha!r}.")
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, tuple]:
         return fake_inputs(params, evidence, lambda stack: LearntClip(jnp.full(stack, alpha, jnp.float32), bits)), ()

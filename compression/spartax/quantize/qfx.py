@@ -35,7 +35,7 @@ def qfx(
     Raises:
       ValueError: a bad value; at use, a weight quantized already.
     """
-    for name, value in {"bits": bits, "activations": activations or 2}.items():
+    for name, value in {"bits": bits, "activations": 2 if activations is None else activations}.items():
         checks.one_of(name, value, range(2, 17))
     checks.one_of("rounding", rounding, tuple(ROUNDINGS))
     if k_hot is not None:

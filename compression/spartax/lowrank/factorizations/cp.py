@@ -42,14 +42,14 @@ def cp(iterations: int = 100, ridge: float = 1e-4) -> Factorization:
 
     def build(weight: Array, layout: Layout, ranks: dict[str, int], statistics: Mapping[str, Array]) -> Tucker:
         del statistics
-        kernel = canonical(weight, layout)
+        kernel = wide(canonical(weight, layout))
         start = tuple(_start(unfolding(kernel, axis), ranks[""]) for axis in range(4))
         parts = lax.fori_loop(0, iterations, lambda _, parts: _round(kernel, parts, ridge), start)
         vertical, horizontal, first, last = (part.astype(weight.dtype) for part in parts)
         return Tucker(first, Depthwise(vertical, horizontal), last.T, axes_of(layout))
 
     def moving(weight: Array, layout: Layout, leaf: Tucker) -> Array:
-        kernel = canonical(weight, layout)
+        kernel = wide(canonical(weight, layout))
         parts = tuple(wide(part) for part in (leaf.core.vertical, leaf.core.horizontal, leaf.first, leaf.last.T))
         moved = _product(_round(kernel, parts, ridge)) - _product(parts)
         return jnp.linalg.norm(moved) / jnp.linalg.norm(kernel)

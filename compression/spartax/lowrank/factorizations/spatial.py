@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from spartax.arrays import Separable
 from spartax.lowrank.convolutions import axes_of, canonical, is_spatial
-from spartax.lowrank.matrices import truncated
+from spartax.lowrank.matrices import truncated, wide
 from spartax.records import Array, Factorization, Layout
 
 
@@ -28,7 +28,7 @@ def _unfold(weight: Array, layout: Layout) -> dict[str, Array]:
 
 def _build(weight: Array, layout: Layout, ranks: dict[str, int], statistics: Mapping[str, Array]) -> Separable:
     del statistics
-    kernel = canonical(weight, layout)
+    kernel = wide(canonical(weight, layout))
     height, width, inputs, outputs = kernel.shape
     left, right = truncated(_matrix(kernel), ranks[""])
     vertical = left.reshape(height, inputs, -1)

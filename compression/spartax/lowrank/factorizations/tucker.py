@@ -8,6 +8,7 @@ from jax import lax
 from spartax import checks
 from spartax.arrays import Tucker
 from spartax.lowrank.convolutions import axes_of, canonical, is_spatial, unfolding
+from spartax.lowrank.matrices import wide
 from spartax.records import Array, Factorization, Layout
 
 
@@ -36,7 +37,7 @@ def tucker(iterations: int = 5) -> Factorization:
 
     def build(weight: Array, layout: Layout, ranks: dict[str, int], statistics: Mapping[str, Array]) -> Tucker:
         del statistics
-        kernel = canonical(weight, layout)
+        kernel = wide(canonical(weight, layout))
         last = leading(unfolding(kernel, -1), ranks["outputs"])
         first = leading(unfolding(onto(kernel, last, -1), -2), ranks["inputs"])
         for _ in range(iterations):

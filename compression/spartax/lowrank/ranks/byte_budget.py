@@ -14,10 +14,10 @@ from spartax.records import Evidence, Path, Ranks, Weights
 def byte_budget(ratio: float = 0.5) -> Ranks:
     """Maximises the retained `sum sigma_i^2` of all weights together under `ratio` times their dense bytes.
 
-    Every weight starts at rank 1 (or dense, if that is smaller); then the direction with the most `sigma^2` per byte,
-    `sigma^2 / (width (m + n))`, is bought again and again, and a weight whose next direction would make its factors as
-    large as itself becomes dense for the difference. The budget is never exceeded. For one m x n weight this is
-    `r = floor(ratio m n / (m + n))`.
+    Every weight starts at rank 1 (or dense, if that is smaller); then the direction with the most `sigma^2` per byte is
+    bought again and again, and a weight whose next direction would make its factors as large as itself becomes dense
+    for the difference. The budget is never exceeded. Bytes are those of the leaves that the factorization makes: for
+    `lowrank.svd()` of one m x n weight `width (m + n)` a direction, so that `r = floor(ratio m n / (m + n))`.
 
     Args:
       ratio: share of the dense bytes of the selected weights, in [0, 1].
@@ -29,13 +29,20 @@ def byte_budget(ratio: float = 0.5) -> Ranks:
     checks.in_range("ratio", ratio, 0.0, 1.0)
 
     def choose(matrices: Weights, evidence: Evidence) -> dict[Path, int]:
-        del evidence
         one_each(matrices, "a byte budget")
-        dense = {p: m.size * m.dtype.itemsize for p, m in matrices.items()}
-        price = {p: dense[p] * sum(m.shape[-2:]) // (m.shape[-2] * m.shape[-1]) for p, m in matrices.items()}
-        return spend(spectra(matrices), price, dense, ratio)
+        fixed, price, dense = prices(matrices, evidence)
+        return spend(spectra(matrices), price, dense, ratio, fixed=fixed)
 
     return choose
+
+
+def prices(matrices: Weights, evidence: Evidence) -> tuple[dict[Path, float], ...]:
+    """Bytes of the factors at any rank, of one direction, and of the dense weight; without evidence those of an SVD."""
+    sides = {name: matrix.shape[-2:] for name, matrix in matrices.items()}
+    whole = {name: matrix.size * matrix.dtype.itemsize for name, matrix in matrices.items()}
+    plain = {name: (0, whole[name] * (m + n) // (m * n), whole[name]) for name, (m, n) in sides.items()}
+    told = {name: (evidence.prices or plain)[name] for name in matrices}
+    return tuple({name: price[i] for name, price in told.items()} for i in range(3))
 
 
 def one_each(matrices: Weights, what: str) -> None:
@@ -49,10 +56,11 @@ def one_each(matrices: Weights, what: str) -> None:
 
 def spend(
     gains: dict[Path, np.ndarray],
-    price: dict[Path, int],
-    dense: dict[Path, int],
+    price: Mapping[Path, float],
+    dense: Mapping[Path, float],
     ratio: float,
     *,
+    fixed: Mapping[Path, float] | None = None,
     unit: str = "bytes",
     start: dict[Path, int] | None = None,
 ) -> dict[Path, int]:
@@ -63,21 +71,23 @@ def spend(
       price: bytes of one direction of each weight.
       dense: bytes of each dense weight.
       ratio: share of the dense bytes that all take together at most.
+      fixed: bytes of the factors of each weight at any rank; none if left out.
       unit: what is counted, as an error calls it.
       start: ranks to begin with, within the budget; rank 1 where that is smaller than the dense weight if left out.
 
     Raises:
       ValueError: the budget is too small for rank 1 everywhere; the nearest that is not is named.
     """
-    ranks = {p: 1 for p in gains if price[p] < dense[p]} if start is None else dict(start)
-    spent = {p: ranks[p] * price[p] if p in ranks else dense[p] for p in gains}
+    fixed = fixed or dict.fromkeys(gains, 0)
+    ranks = {p: 1 for p in gains if fixed[p] + price[p] < dense[p]} if start is None else dict(start)
+    spent = {p: fixed[p] + ranks[p] * price[p] if p in ranks else dense[p] for p in gains}
     left = affordable(ratio, spent, sum(dense.values()), f"rank 1 for every weight takes {{:.4f}} of the dense {unit}")
     queue = [(-gains[path][rank] / price[path], rank, path) for path, rank in ranks.items()]
     heapq.heapify(queue)
     while queue:
         _, rank, path = heapq.heappop(queue)
-        whole = (rank + 1) * price[path] >= dense[path]
-        extra = dense[path] - rank * price[path] if whole else price[path]
+        whole = fixed[path] + (rank + 1) * price[path] >= dense[path]
+        extra = dense[path] - fixed[path] - rank * price[path] if whole else price[path]
         if extra > left:
             continue  # what is left only shrinks, so this weight is done
         left -= extra

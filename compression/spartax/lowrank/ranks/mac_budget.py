@@ -2,15 +2,16 @@
 
 from spartax import catalog, checks
 from spartax.lowrank.matrices import spectra
-from spartax.lowrank.ranks.byte_budget import one_each, spend
+from spartax.lowrank.ranks.byte_budget import one_each, prices, spend
 from spartax.records import Evidence, Ranks, Weights
 
 
 def mac_budget(ratio: float = 0.5) -> Ranks:
-    """Like `lowrank.byte_budget`, but a direction of an m x n matrix costs `(m + n)` times the places it is used at.
+    """Like `lowrank.byte_budget`, but every number of the factors costs a multiply-add at each place it is used at.
 
     A kernel with M multiply-adds is used at `M / (m n)` places, so layers with large images are cut most. Counts are of
-    the batch that the program was read with; only their ratios matter.
+    the batch that the program was read with; only their ratios matter. Both factors are counted at the places of the
+    output: of `lowrank.spatial()` and `lowrank.cp()` with strides the first ones run at more.
 
     Args:
       ratio: share of the multiply-adds of the selected weights, in [0, 1].
@@ -27,8 +28,12 @@ def mac_budget(ratio: float = 0.5) -> Ranks:
         dense = {path: sum(use.macs for use in uses[path]) for path in matrices}
         unused = [path for path, macs in dense.items() if not macs]
         if unused:
-            raise ValueError(f"{', '.join(unused)}: no use is known, so it has no cost; give compress its batches.")
-        price = {p: dense[p] * sum(m.shape[-2:]) // (m.shape[-2] * m.shape[-1]) for p, m in matrices.items()}
-        return spend(spectra(matrices), price, dense, ratio, unit="multiply-adds")
+            raise ValueError(
+                f"{', '.join(unused)}: nothing is multiplied by it, as by a table that is looked up, or compress was "
+                "given no batches, so it has no cost here; leave it out by the rule, or use byte_budget."
+            )
+        fixed, price, whole = prices(matrices, evidence)
+        fixed, price = ({p: part[p] * dense[p] / whole[p] for p in matrices} for part in (fixed, price))
+        return spend(spectra(matrices), price, dense, ratio, unit="multiply-adds", fixed=fixed)
 
     return choose

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from spartax import catalog, checks, knapsack
-from spartax.lowrank.ranks.byte_budget import affordable, one_each, spend
+from spartax.lowrank.ranks.byte_budget import affordable, one_each, prices, spend
 from spartax.records import Evidence, Objective, Ranks, Weights
 
 LEAST = "the smallest ranks of shares take {:.4f} of the dense bytes"
@@ -29,7 +29,7 @@ def sensitivity(ratio: float = 0.5, shares: Sequence[float] = (0.05, 0.1, 0.2, 0
 
     Raises:
       ValueError: an option out of range; at use, no batches with values, a factorization with several ranks a weight,
-        or a budget below the smallest ranks measured.
+        a budget below the smallest ranks measured, or an error in the place of a weight (`lowrank.compensate`).
     """
     checks.in_range("ratio", ratio, 0.0, 1.0)
     for share in shares:
@@ -54,30 +54,23 @@ class _Measured(NamedTuple):
         one_each(matrices, "sensitivity")
         if any(isinstance(jax.tree.leaves(batch)[0], jax.ShapeDtypeStruct) for batch in objective.batches):
             raise ValueError("batches must hold values: sensitivity measures the output of the network on them.")
-        options = {path: _options(matrix, self.shares) for path, matrix in matrices.items()}
+        fixed, price, dense = prices(matrices, evidence)
+        bytes_of = lambda path, rank: fixed[path] + rank * price[path]  # noqa: E731
+        shares = {path: _ranks(matrix, self.shares) for path, matrix in matrices.items()}
+        options = {path: [rank for rank in own if bytes_of(path, rank) < dense[path]] for path, own in shares.items()}
         losses = {path: _losses(path, m, options[path], objective, originals) for path, m in matrices.items()}
-        costs = {path: _bytes(m, options[path]) for path, m in matrices.items()}
-        dense = {path: cost[-1] for path, cost in costs.items()}
+        costs = {path: [*(bytes_of(path, rank) for rank in own), dense[path]] for path, own in options.items()}
         least = {path: min(cost) for path, cost in costs.items()}
         budget = affordable(self.ratio, least, sum(dense.values()), LEAST) + sum(least.values())
         picked = knapsack.choose([losses[p] for p in matrices], [costs[p] for p in matrices], budget)
         start = {path: options[path][i] for path, i in zip(matrices, picked) if i < len(options[path])}
         gains = {path: _gains(m, options[path], losses[path]) for path, m in matrices.items()}
-        price = {path: dense[path] * sum(m.shape[-2:]) // (m.shape[-2] * m.shape[-1]) for path, m in matrices.items()}
-        return spend(gains, price, dense, self.ratio, start=start)
+        return spend(gains, price, dense, self.ratio, start=start, fixed=fixed)
 
 
-def _options(matrix: np.ndarray, shares: Sequence[float]) -> list[int]:
-    """Ranks whose factors are smaller than the matrix, smallest first; dense is the option after the last."""
-    rows, columns = matrix.shape[-2:]
-    ranks = sorted({max(1, round(share * min(rows, columns))) for share in shares})
-    return [rank for rank in ranks if rank * (rows + columns) < rows * columns]
-
-
-def _bytes(matrix: np.ndarray, ranks: list[int]) -> list[int]:
-    rows, columns = matrix.shape[-2:]
-    one = matrix.dtype.itemsize * matrix.size // (rows * columns)
-    return [one * rank * (rows + columns) for rank in ranks] + [one * rows * columns]
+def _ranks(matrix: np.ndarray, shares: Sequence[float]) -> list[int]:
+    """The ranks of these shares, smallest first."""
+    return sorted({max(1, round(share * min(matrix.shape[-2:]))) for share in shares})
 
 
 def _gains(matrix: np.ndarray, ranks: list[int], losses: list[float]) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 
 from spartax import checks
 from spartax.lowrank.matrices import spectra
-from spartax.lowrank.ranks.byte_budget import affordable
+from spartax.lowrank.ranks.byte_budget import affordable, prices
 from spartax.lowrank.ranks.energy import smallest_rank
 from spartax.records import Evidence, Path, Ranks, Weights
 
@@ -15,9 +15,10 @@ LEAST = "rank 1 for every weight takes {:.4f} of the dense bytes"
 def shared_energy(ratio: float = 0.5) -> Ranks:
     """`lowrank.energy(kept)` for the largest `kept` at which all weights take `ratio` of their dense bytes at most.
 
-    It prices one matrix m x n of rank r at `r (m + n)` numbers, and the two unfoldings of `lowrank.tucker()` with ranks
-    p and q, of a kernel with S taps, at `I p + S p q + q O`; a weight never costs more than it does dense. Unlike
-    `lowrank.byte_budget` it keeps the same share of every weight, so that none is given up for others.
+    It prices one matrix by the leaf that its factorization makes, for `lowrank.svd()` at rank r `r (m + n)` numbers,
+    and the two unfoldings of `lowrank.tucker()` with ranks p and q, of a kernel with S taps, at `I p + S p q + q O`; a
+    weight never costs more than it does dense. Unlike `lowrank.byte_budget` it keeps the same share of every weight, so
+    that none is given up for others.
 
     Args:
       ratio: share of the dense bytes of the selected weights, in [0, 1].
@@ -28,10 +29,11 @@ def shared_energy(ratio: float = 0.5) -> Ranks:
     checks.in_range("ratio", ratio, 0.0, 1.0)
 
     def choose(matrices: Weights, evidence: Evidence) -> dict[Path, int]:
-        del evidence
         squares, shapes = spectra(matrices), _by_weight(matrices)
+        fixed, price, _ = prices({p: matrices[p] for p, parts in shapes.items() if len(parts) == 1}, evidence)
         dense = {path: _dense(parts) for path, parts in shapes.items()}
-        cost = lambda ranks: {p: min(dense[p], _factors(parts, ranks)) for p, parts in shapes.items()}  # noqa: E731
+        one = lambda p, ranks: fixed[p] + ranks[p] * price[p] if p in price else _factors(shapes[p], ranks)  # noqa: E731
+        cost = lambda ranks: {p: min(dense[p], one(p, ranks)) for p in shapes}  # noqa: E731
         least = dict.fromkeys(matrices, 1)
         spare = affordable(ratio, cost(least), sum(dense.values()), LEAST)
         budget, low, high, best = sum(cost(least).values()) + spare, 0.0, 1.0, least
@@ -63,9 +65,7 @@ def _dense(parts: Parts) -> int:
 
 
 def _factors(parts: Parts, ranks: dict[Path, int]) -> int:
-    if len(parts) == 1:
-        ((name, (rows, columns, one)),) = parts.items()
-        return one * ranks[name] * (rows + columns)
+    """Bytes of Tucker-2."""
     (first, (inputs, columns, one)), (last, (outputs, _, _)) = parts.items()
     p, q = ranks[first], ranks[last]
     return one * (inputs * p + columns // outputs * p * q + q * outputs)
