@@ -69,6 +69,7 @@ def test_nf4_takes_the_nearest_quantile_of_its_block():
 @pytest.mark.parametrize(("length", "group"), [(128, 64), (48, 48), (96, 48), (3, 3), (784, 56), (74, 37)])
 def test_a_group_shrinks_to_a_divisor_of_the_axis(length, group):
     assert quantize.nf4().scale_shape((length, 2), DENSE) == (length // group, 2)
+    assert compress(np.ones((length, 2)), quantize.nf4())[2]["group"] == group
 
 
 @pytest.mark.parametrize("length", [67, 2 * 67])

@@ -129,7 +129,7 @@ def _kept(values: Array, mask: Any) -> Array:
 
 def _refill(weight: Any, floats: list[tuple[Array, Part]], grid: Grid, encode: Encode) -> tuple[Any, dict[str, Any]]:
     """The weight with every quantized array encoded anew, and what `info` says of all of them together."""
-    rest, sums, notes = iter(floats), [], {}
+    rest, sums, notes, groups = iter(floats), [], {}, []
 
     def refill(x: Any) -> Any:
         if not _is_mine(x):
@@ -142,7 +142,10 @@ def _refill(weight: Any, floats: list[tuple[Array, Part]], grid: Grid, encode: E
         notes.update(said)
         new = Masked(codes, x.mask) if isinstance(x, Masked) else codes
         sums.append(report.measure(new, values, grid))
+        groups.append(values.size // (new.weight if isinstance(x, Masked) else new).scale.size)
         return new
 
     new = jax.tree.map(refill, weight, is_leaf=_is_mine)
-    return new, report.entry(sums, grid) | {name: float(value) for name, value in notes.items()}
+    # where a group need not divide, the one that was taken
+    own = {} if grid.group is None else {"group": max(groups)}
+    return new, report.entry(sums, grid) | own | {name: float(value) for name, value in notes.items()}
