@@ -131,7 +131,7 @@ def test_a_binary_network_whose_gradients_hide_how_weak_it_is():
         "straight-through": Partial(apply, straight_through_inputs(network.args[0])),
         "dense parent": Partial(two_layers, latent),
     }
-    attackers = {"FGSM": attacks.fgsm(0.6), "Square": attacks.square(0.6, queries=30)}
+    attackers = {"FGSM": attacks.fgsm(0.6), "PGD": attacks.pgd(0.6, steps=5), "Square": attacks.square(0.6, queries=30)}
     found = measure.robustness(attackers, network, XOR_X, XOR_Y, KEY, routes=routes)
     assert found.clean.all()
     assert not found.worst.any()
