@@ -1,5 +1,6 @@
 """A grid of runs, run some at a time here or as an array of a cluster."""
 
+import gc
 import itertools
 import os
 import pathlib
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
+import jax
+
 from experiments import run as runner
 from experiments.common import configs, results
 from experiments.common.configs import Config
@@ -20,6 +23,7 @@ from spartax import measure
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "experiments.run")
 BUSY = "being measured by another process"
+MOST_MAPS = 30_000  # before compiled programs are given back
 
 
 class Run(NamedTuple):
@@ -115,12 +119,23 @@ def locally(todo: Sequence[Planned], jobs: int) -> Generator[Outcome]:
 def here(todo: Sequence[Planned]) -> Generator[Outcome]:
     """Run one after another in this process, which loads and compiles once what they share."""
     for one in todo:
+        if maps() > MOST_MAPS:
+            jax.clear_caches()
+            gc.collect()
         try:
             code = runner.run(one.config)
         except Exception as error:  # whatever it is, the other runs go on
             yield Outcome(one, 1, " ".join(f"{type(error).__name__}: {error}".split()))
         else:
             yield Outcome(one, code, BUSY if code == runner.BUSY else "")
+
+
+def maps() -> int:
+    """Parts of memory that this process holds; every compiled program adds some, and at 65,530 Linux gives no more."""
+    try:
+        return pathlib.Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:  # another system
+        return 0
 
 
 class _Process(NamedTuple):

@@ -222,6 +222,20 @@ def test_a_run_that_another_process_ends_meanwhile_is_not_left_to_it(study, monk
     assert "1 of 5 runs are left to other processes; the same command later tells" in printed
 
 
+@pytest.mark.parametrize(("most", "given_back"), [(0, 5), (10**9, 0)])
+def test_runs_in_one_process_give_compiled_programs_back_before_linux_refuses_more(
+    study, monkeypatch, most, given_back
+):
+    (study.folder / "out").mkdir()
+    done = []
+    monkeypatch.setattr(sweeps.runner, "run", lambda config: run.BUSY)
+    monkeypatch.setattr(sweeps, "MOST_MAPS", most)
+    monkeypatch.setattr(sweeps.jax, "clear_caches", lambda: done.append(None))
+    assert call(study, "--here") == run.BUSY
+    assert len(done) == given_back
+    assert sweeps.maps() > 50 or sys.platform != "linux"
+
+
 def test_slurm_gets_an_array_of_the_runs_that_are_left(study, monkeypatch, capsys):
     asked = {}
 
