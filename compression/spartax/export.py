@@ -21,6 +21,7 @@ from spartax import checkpoint, checks, trees
 from spartax.program import compressed
 from spartax.records import ApplyFn, Params
 
+SOURCE_LINES = "jax_traceback_in_locations_limit"  # how many of them an operation of a program names
 _LOWERING = threading.Lock()
 FORMAT = 1
 FIELD = "spartax"  # of the metadata of a safetensors file: the JSON header
@@ -129,12 +130,12 @@ def _serialized(function: Any, first: tuple, shape: tuple[int, ...], platforms: 
 def _nameless() -> Iterator[None]:
     """Programs are lowered without the source lines of their operations; the option for it is one of all threads."""
     with _LOWERING:
-        lines = jax.config.jax_traceback_in_locations_limit
-        jax.config.update("jax_traceback_in_locations_limit", 0)
+        lines = getattr(jax.config, SOURCE_LINES)
+        jax.config.update(SOURCE_LINES, 0)
         try:
             yield
         finally:
-            jax.config.update("jax_traceback_in_locations_limit", lines)
+            jax.config.update(SOURCE_LINES, lines)
 
 
 def _named(where: str, x: Any, tensors: dict[str, Any]) -> str:

@@ -142,7 +142,7 @@ def _refill(weight: Any, floats: list[tuple[Array, Part]], grid: Grid, encode: E
         notes.update(said)
         new = Masked(codes, x.mask) if isinstance(x, Masked) else codes
         sums.append(report.measure(new, values, grid))
-        groups.append(values.size // (new.weight if isinstance(x, Masked) else new).scale.size)
+        groups.append(values.size // codes.scale.size)
         return new
 
     new = jax.tree.map(refill, weight, is_leaf=_is_mine)
