@@ -173,7 +173,7 @@ REAL = """
 import pathlib, sys, time
 from experiments import run
 from spartax import measure
-def measured(config):
+def measured(config, saved):
     pathlib.Path("GO.asked").touch()
     while not pathlib.Path("GO").exists():
         time.sleep(0.05)
