@@ -235,7 +235,10 @@ def test_a_sum_with_a_low_rank_term_uses_it(form):
         with sx.kernels("pallas"):
             assert "rank 3 in one product [tpu]" in str(sx.explain(program, leaf, x))
             ours = sx.compressed(program)(leaf, x)
-        np.testing.assert_allclose(ours, x @ sx.dense(leaf), rtol=0, atol=1e-3)
+        want = x @ sx.dense(
+            leaf
+        )  # hundreds: float32 of one machine and another differs by a few units in the last place
+        np.testing.assert_allclose(ours, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
 @pytest.mark.parametrize("form", ["int8", "int4 in groups", "dense"])
