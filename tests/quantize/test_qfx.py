@@ -118,7 +118,8 @@ def test_activations_are_words_too():
 
 
 def test_bad_arguments():
-    for make in (lambda: quantize.qfx(17), lambda: quantize.qfx(8, rounding="up"), lambda: quantize.qfx(activations=0)):
+    others = [lambda bits=bits: quantize.qfx(activations=bits) for bits in (0, 1)]
+    for make in (lambda: quantize.qfx(17), lambda: quantize.qfx(8, rounding="up"), *others):
         with pytest.raises(ValueError, match="must be one of"):
             make()
     with pytest.raises(ValueError, match="k_hot must be an integer"):
