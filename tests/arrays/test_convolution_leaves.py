@@ -62,12 +62,44 @@ def test_costs_are_those_of_the_thin_convolutions():
     assert macs["BlockDiagonal"] == 16 * 9 * 8 * 6 // 2
 
 
-def test_a_grouped_convolution_gets_the_dense_kernel():
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["Tucker", "Tucker of Depthwise"])
+def test_groups_share_the_first_factors_of_tucker(name, way):
+    strides, padding, more, numbers = WAYS[way]
+    leaf = leaves.convolutional((3, 3, 8, 12))[name]
+    x = leaves.normal(2, 9, 8, 16, seed=1)
+    x = x.transpose(0, 3, 1, 2) if numbers[0] == "NCHW" else x
+
+    def network(kernel, x):
+        kernel = kernel.transpose(3, 2, 0, 1) if numbers[1] == "OIHW" else kernel
+        return lax.conv_general_dilated(
+            x, kernel, strides, padding, dimension_numbers=numbers, feature_group_count=2, **more
+        )
+
+    whole = np.asarray(jax.jit(network)(sx.dense(leaf), x))
+    found = jax.jit(sx.compressed(network))(leaf, x)
+    np.testing.assert_allclose(found, whole, atol=2e-5 * np.abs(whole).max())
+    assert "Tucker: 1x1, small convolution, 1x1" in sx.explain(network, leaf, x)[""][0]
+
+
+def test_costs_of_tucker_in_groups():
+    """8 x 8 images to 4 x 4, two groups of 8 to 6 channels: the first two of each group, the last of all outputs."""
+
+    def network(kernel, x):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=numbers, feature_group_count=2)
+
+    leaf = leaves.convolutional((3, 3, 8, 12))["Tucker"]
+    found = sx.inspect(network, leaf, leaves.normal(5, 8, 8, 16))[""].macs_now
+    assert found == 2 * (64 * 8 * 2 + 16 * 9 * 2 * 3) + 16 * 3 * 12
+
+
+def test_a_grouped_convolution_makes_separable_kernels_dense():
     def network(kernel, x):
         numbers = ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=2)
 
-    leaf, x = leaves.convolutional((3, 3, 4, 6))["Tucker"], leaves.normal(2, 6, 6, 8)
+    leaf, x = leaves.convolutional((3, 3, 4, 6))["Separable"], leaves.normal(2, 6, 6, 8)
     whole = network(sx.dense(leaf), x)
     np.testing.assert_allclose(sx.compressed(network)(leaf, x), whole, atol=1e-4)
-    assert "not an ungrouped convolution" in sx.explain(network, leaf, x)[""][0]
+    assert "dense (Separable: not an ungrouped convolution" in sx.explain(network, leaf, x)[""][0]

@@ -51,6 +51,23 @@ def test_eora_leaves_the_tail_of_the_whitened_residual_and_never_more_than_the_s
         np.testing.assert_allclose(by_eora, np.sum(tail**2), rtol=2e-3)
 
 
+def test_tells_what_became_of_the_factors_and_of_the_bytes():
+    codes, _ = plugs.run(quantize.quantize(quantize.integer(3)), WEIGHTS, GIVEN)
+    rounded = quantize.quantize(quantize.integer(8))
+    params, info = plugs.run(lowrank.compensate(lowrank.svd(), lowrank.fixed(3), rounded), codes, GIVEN)
+    alone = plugs.run(
+        rounded, {path: leaf.terms[1] for path, leaf in plugs.run(CORRECT, codes, GIVEN)[0].items()}, GIVEN
+    )
+    for path, leaf in params.items():
+        assert info[path]["then"] == alone[1][path]
+        assert "warning" not in info[path]
+        assert isinstance(leaf.terms[1].left, sx.Quantized)
+    params, info = plugs.run(lowrank.compensate(lowrank.svd(), lowrank.fixed(10)), codes, GIVEN)
+    size = sx.nbytes(sx.pack(params["dense"]))  # 24 x 20 entries of 4 bytes, of which 10 directions are 1,760
+    assert info["dense"]["warning"] == f"takes {size:,} bytes with its correction, dense 1,920"
+    assert size > 1920
+
+
 def test_is_fitted_anew_when_the_weight_under_it_changes():
     codes, _ = plugs.run(quantize.quantize(quantize.integer(3)), WEIGHTS, GIVEN)
     params, state = CORRECT.init(codes, GIVEN)

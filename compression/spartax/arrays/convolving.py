@@ -28,9 +28,11 @@ def moved(axes: tuple[int, ...], permutation: tuple[int, ...]) -> tuple[int, ...
     return tuple(permutation.index(a) for a in axes)
 
 
-def fits(use: Use, axes: tuple[int, ...]) -> bool:
-    """Whether the use is an ungrouped convolution that reads these axes as spatial ones, input and output."""
-    if use.op != "conv_general_dilated" or use.layout.groups > 1 or use.params["batch_group_count"] > 1:
+def fits(use: Use, axes: tuple[int, ...], grouped: bool = False) -> bool:
+    """Whether the use is a convolution that reads these axes as spatial ones, input and output, in groups only if so."""
+    if use.op != "conv_general_dilated" or use.params["batch_group_count"] > 1:
+        return False
+    if use.layout.groups > 1 and not grouped:
         return False
     return (*use.layout.inputs, *use.layout.outputs) == axes
 
@@ -76,6 +78,29 @@ def pointwise(use: Use, kernel: Array, x: Array) -> Array:
     feature = use.params["dimension_numbers"].lhs_spec[1]
     out = lax.dot_general(x, kernel, (((feature,), (0,)), ((), ())), precision=use.params["precision"])
     return jnp.moveaxis(out, -1, feature).astype(x.dtype)
+
+
+def apart(use: Use, x: Array, groups: int) -> Array:
+    """`x`, in the order of the original input, with its groups of features as examples: `N * groups` of them."""
+    if groups == 1:
+        return x
+    ends = use.params["dimension_numbers"].lhs_spec[:2]
+    x = jnp.moveaxis(x, ends, (0, -1))
+    x = jnp.moveaxis(x.reshape(*x.shape[:-1], groups, -1), -2, 1)
+    return jnp.moveaxis(x.reshape(-1, *x.shape[2:]), (0, -1), ends)
+
+
+def together(use: Use, kernel: Array, x: Array, groups: int) -> Array:
+    """`pointwise` on what `apart` gave: each group has its own columns of `kernel [r, s]`, `s / groups` in a row."""
+    if groups == 1:
+        return pointwise(use, kernel, x)
+    ends = use.params["dimension_numbers"].lhs_spec[:2]
+    x = jnp.moveaxis(x, ends, (0, -1))
+    x = x.reshape(-1, groups, *x.shape[1:])
+    columns = kernel.reshape(kernel.shape[0], groups, -1)
+    dims = (((x.ndim - 1,), (0,)), ((1,), (1,)))
+    out = jnp.moveaxis(lax.dot_general(x, columns, dims, precision=use.params["precision"]), 0, -2)
+    return jnp.moveaxis(out.reshape(*out.shape[:-2], -1), (0, -1), ends).astype(x.dtype)
 
 
 def finish(use: Use, x: Array) -> Array:

@@ -20,10 +20,11 @@ class Tucker(verbs.Leaf):
     """`dense[..., i, o] = sum over p, q of first[i, p] core[..., p, q] last[q, o]`: a Tucker-2 decomposition.
 
     A convolution with it is a 1 x 1 convolution to r1 channels, a small one with the original stride, padding and
-    dilation, and a 1 x 1 convolution to the outputs.
+    dilation, and a 1 x 1 convolution to the outputs. The groups of a grouped convolution share the first two, and each
+    has its own columns of the last.
 
     Attributes:
-      first: array or leaf `[I, r1]`.
+      first: array or leaf `[I, r1]`, of a grouped convolution `[I / groups, r1]`.
       core: array or leaf `[*spatial, r1, r2]`.
       last: array or leaf `[r2, O]`.
       axes: where the axes `[*spatial, I, O]` are stored in the weight: `(0, 1, 2, 3)` for `[H, W, I, O]`.
@@ -59,11 +60,11 @@ def _(leaf: Tucker) -> Tucker:
 
 @verbs.plan.register
 def _(leaf: Tucker, use: Use) -> verbs.Plan:
-    if not convolving.fits(use, leaf.axes):
-        return verbs.Plan(None, "Tucker: not an ungrouped convolution over these axes", use.macs)
+    if not convolving.fits(use, leaf.axes, grouped=True):
+        return verbs.Plan(None, "Tucker: not a convolution over these axes", use.macs)
     read, written = convolving.positions(use)
-    core = _core_macs(leaf.core, written)
-    thin = use.trips * (read * math.prod(leaf.first.shape) + core + written * math.prod(leaf.last.shape))
+    shared = read * math.prod(leaf.first.shape) + _core_macs(leaf.core, written)
+    thin = use.trips * (use.layout.groups * shared + written * math.prod(leaf.last.shape))
     if thin > use.macs:
         return verbs.Plan(None, "Tucker: these ranks cost more than the dense kernel here", use.macs)
     ranks = f"ranks {leaf.first.shape[1]} and {leaf.last.shape[0]}"
@@ -76,9 +77,10 @@ def _core_macs(core: Any, written: int) -> int:
 
 @verbs.contract.register
 def _(leaf: Tucker, use: Use, x: Array) -> Array:
-    x = convolving.pointwise(use, verbs.dense(leaf.first), x)
+    groups = use.layout.groups
+    x = convolving.pointwise(use, verbs.dense(leaf.first), convolving.apart(use, x, groups))
     x = convolving.convolve(use, leaf.core, x, range(len(leaf.axes) - 2))
-    return convolving.finish(use, convolving.pointwise(use, verbs.dense(leaf.last), x))
+    return convolving.finish(use, convolving.together(use, verbs.dense(leaf.last), x, groups))
 
 
 @verbs.transpose.register

@@ -1,16 +1,23 @@
 """`compensate`: a low-rank correction of what another method did to the weights."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from spartax import catalog, checks, tree
-from spartax.arrays import Sum, dense, is_leaf
+from spartax.arrays import Sum, dense, is_leaf, nbytes, pack
 from spartax.lowrank import fitting
 from spartax.records import Array, Evidence, Factorization, Info, Params, Path, Ranks, Transform, Weights
 
 NOT_COMPRESSED = "not compressed: there is no error to compensate"
+
+
+class Told(NamedTuple):
+    """What is known of the corrections beyond their ranks: how far the last round moved them, and what `then` tells."""
+
+    moved: dict[Path, float]
+    then: Info
 
 
 def compensate(factorization: Factorization, ranks: Ranks, then: Transform | None = None) -> Transform:
@@ -25,7 +32,8 @@ def compensate(factorization: Factorization, ranks: Ranks, then: Transform | Non
     Args:
       factorization: how the residual is split.
       ranks: how many directions of the residual each weight gets, such as `lowrank.fixed(8)`.
-      then: a transform for the factors alone, such as `quantize.quantize(quantize.integer(8))`.
+      then: a transform for the factors alone, such as `quantize.quantize(quantize.integer(8))`; what it tells of a
+        weight is in `info` under `then`. A `warning` names the weights that end up as large as the dense ones.
 
     Raises:
       ValueError: a rank rule that measures whole weights; at use, the originals or statistics are missing from the
@@ -41,31 +49,28 @@ def compensate(factorization: Factorization, ranks: Ranks, then: Transform | Non
         chosen = fitting.choose(factorization, ranks, rest, evidence)
         return tree.replace(params, corrected({p: weights[p] for p in chosen}, rest, chosen, evidence)[0]), chosen
 
-    def corrected(
-        weights: Weights, rest: Weights, chosen: fitting.Chosen, evidence: Evidence
-    ) -> tuple[Weights, dict[Path, float]]:
-        low = fitting.build(factorization, rest, chosen, evidence)
+    def corrected(weights: Weights, rest: Weights, chosen: fitting.Chosen, evidence: Evidence) -> tuple[Weights, Told]:
+        low, told = fitting.build(factorization, rest, chosen, evidence), {}
         unsettled = fitting.unsettled(factorization, rest, low, evidence)
         if then is not None and low:
             own = evidence._replace(layouts={path: evidence.layouts[path] for path in low})
             low, state = then.init(low, own)
-            low, _, _ = then.update(low, state, own)
-        return {path: Sum((weights[path], leaf)) for path, leaf in low.items()}, unsettled
+            low, _, told = then.update(low, state, own)
+        return {path: Sum((weights[path], leaf)) for path, leaf in low.items()}, Told(unsettled, told)
 
     def update(params: Params, state: fitting.Chosen, evidence: Evidence) -> tuple[Params, fitting.Chosen, Info]:
         weights = tree.pick(params, evidence.layouts)
         inner = {path: _corrected(weights[path]).terms[0] for path in state}
-        new, moved = corrected(inner, _residuals(inner, evidence), state, evidence)
+        new, told = corrected(inner, _residuals(inner, evidence), state, evidence)
         placed = {path: _replace(weights[path], leaf) for path, leaf in new.items()}
-        info = {path: _report(path, w, state, evidence, moved.get(path)) for path, w in {**weights, **placed}.items()}
+        info = {path: _report(path, w, state, evidence, told) for path, w in {**weights, **placed}.items()}
         return tree.replace(params, placed), state, info
 
-    def _report(
-        path: Path, weight: Any, chosen: fitting.Chosen, evidence: Evidence, moved: float | None
-    ) -> dict[str, Any]:
+    def _report(path: Path, weight: Any, chosen: fitting.Chosen, evidence: Evidence, told: Told) -> dict[str, Any]:
         if path in chosen:
             before = catalog.need("originals", evidence)[path]
-            return fitting.report("compensate", chosen[path], weight, before, moved)
+            done = fitting.report("compensate", chosen[path], weight, before, told.moved.get(path))
+            return _as_large(weight, before) | done | ({"then": told.then[path]} if path in told.then else {})
         if not is_leaf(weight):
             return {"method": "compensate", "skipped": NOT_COMPRESSED}
         return fitting.skipped("compensate", factorization, dense(weight), evidence.layouts[path])
@@ -88,6 +93,15 @@ def _some_error(rest: Weights) -> None:
             f"{', '.join(rest)}: no error to compensate. Errors are those of transforms in the same call of compress, "
             "which compares with the weights it was given: put compensate behind the others in one call."
         )
+
+
+def _as_large(weight: Any, before: Array) -> dict[str, str]:
+    """A warning where nothing is saved any more; one of the factorization itself takes its place."""
+    if not all(checks.is_concrete(x) for x in jax.tree.leaves(weight)):
+        return {}
+    size = nbytes(pack(weight))
+    larger = size >= nbytes(before)
+    return {"warning": f"takes {size:,} bytes with its correction, dense {nbytes(before):,}"} if larger else {}
 
 
 def _residuals(weights: Weights, evidence: Evidence) -> Weights:

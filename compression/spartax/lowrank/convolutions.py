@@ -10,16 +10,17 @@ def axes_of(layout: Layout) -> tuple[int, ...]:
     return (*layout.inputs, *layout.outputs)
 
 
-def is_spatial(weight: Array, layout: Layout, dimensions: int | None = None) -> bool:
-    """Whether the weight is an ungrouped, unstacked convolution kernel with some window larger than one.
+def is_spatial(weight: Array, layout: Layout, dimensions: int | None = None, *, grouped: bool = False) -> bool:
+    """Whether the weight is an unstacked convolution kernel with some window larger than one.
 
     Args:
       weight: the kernel.
       layout: its axes.
       dimensions: how many spatial axes it must have; any number above zero if None.
+      grouped: whether it may have groups.
     """
     spatial = layout.inputs[:-1]
-    plain = layout.groups == 1 and not layout.stack and len(layout.outputs) == 1
+    plain = (grouped or layout.groups == 1) and not layout.stack and len(layout.outputs) == 1
     right = len(spatial) > 0 if dimensions is None else len(spatial) == dimensions
     return plain and right and any(weight.shape[a] > 1 for a in spatial)
 

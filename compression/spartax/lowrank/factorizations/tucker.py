@@ -18,8 +18,8 @@ def tucker(iterations: int = 5) -> Factorization:
     `U` is the leading left singular vectors of `K x_O V^T` unfolded along the inputs, `V` those of `K x_I U^T` along
     the outputs, in turns; `C = K x_I U^T x_O V^T`. The two ranks come from the rank rule, asked about both unfoldings
     (`path#inputs`, `path#outputs`): `lowrank.vbmf()` as in Kim et al., arXiv 1511.06530, `lowrank.energy()` or
-    `lowrank.fixed()`. Kernels without a spatial extent, and grouped ones, stay dense: for 1 x 1 kernels use
-    `lowrank.svd()`.
+    `lowrank.fixed()`. The groups of a grouped convolution `[.., I / groups, O]` share `U` and `C`. Kernels without a
+    spatial extent stay dense: for 1 x 1 kernels use `lowrank.svd()`.
 
     Args:
       iterations: rounds after the truncated higher-order SVD.
@@ -30,7 +30,7 @@ def tucker(iterations: int = 5) -> Factorization:
     checks.positive_int("iterations", iterations, least=0)
 
     def unfold(weight: Array, layout: Layout) -> dict[str, Array]:
-        if not is_spatial(weight, layout):
+        if not is_spatial(weight, layout, grouped=True):
             return {}
         kernel = canonical(weight, layout)
         return {"inputs": unfolding(kernel, -2), "outputs": unfolding(kernel, -1)}
