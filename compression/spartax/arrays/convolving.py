@@ -29,7 +29,7 @@ def moved(axes: tuple[int, ...], permutation: tuple[int, ...]) -> tuple[int, ...
 
 
 def fits(use: Use, axes: tuple[int, ...], grouped: bool = False) -> bool:
-    """Whether the use is a convolution that reads these axes as spatial ones, input and output, in groups only if so."""
+    """Whether the use is a convolution over these axes `[*spatial, I, O]`, in groups only if `grouped`."""
     if use.op != "conv_general_dilated" or use.params["batch_group_count"] > 1:
         return False
     if use.layout.groups > 1 and not grouped:
