@@ -27,6 +27,29 @@ def test_rows_are_printed_and_written(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.nightly
+def test_rows_of_training(tmp_path, monkeypatch):
+    """Passes, compile times and memory, each against standard steps."""
+    rows = rows_of(["training"], tmp_path, monkeypatch)
+    assert [r["baseline"] for r in rows] == [
+        "2 standard steps",
+        "11 standard steps",
+        *["standard"] * 2,
+        "1 standard steps",
+    ]
+    assert all("images/s" in r["note"] for r in rows[:2])
+    assert "donation spares" in rows[4]["note"]
+
+
+@pytest.mark.nightly
+def test_rows_of_devices(tmp_path, monkeypatch):
+    """A process of its own has the devices: 2, 4 and 8 of them, steps and attacks, weights replicated and split."""
+    rows = rows_of(["devices"], tmp_path, monkeypatch)
+    assert len(rows) == 12
+    assert {r["baseline"] for r in rows} == {"1 device"}
+    assert rows[-1]["name"] == "MLP of 3 x 64, batch 16, attack, weights split: 8 devices"
+
+
+@pytest.mark.nightly
 def test_rows_of_gptq_and_low_rank(tmp_path, monkeypatch, capsys):
     rows = rows_of(["gptq", "lowrank"], tmp_path, monkeypatch)
     assert [r["bench"] for r in rows] == ["gptq"] * 2 + ["lowrank"] * 6

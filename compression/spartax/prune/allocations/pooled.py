@@ -61,7 +61,7 @@ def lift(counts: np.ndarray, floors: np.ndarray) -> np.ndarray:
       floors: `[layers]`, at most `counts.sum()` together.
     """
     total, counts = counts.sum(), counts.astype(np.float64)
-    fixed = counts < floors
+    fixed, scaled = counts < floors, counts
     for _ in counts:
         rest = counts[~fixed].sum()
         scaled = counts * ((total - floors[fixed].sum()) / rest if rest else 0.0)
