@@ -32,6 +32,7 @@ from spartax.records import Params
 TRAINED_HERE = pathlib.Path(__file__).parents[1] / "robust_training" / "weights"
 PUBLISHED = {  # files below data_dir, or where they are
     "resnet8": str(TRAINED_HERE / "cifar10_linf8_resnet8_aaer.safetensors"),
+    "resnet8_pgd7": str(TRAINED_HERE / "cifar10_linf8_resnet8_pgd7.safetensors"),
     "resnet20_robust": str(TRAINED_HERE / "cifar10_linf8_resnet20_aaer.safetensors"),
     "resnet20": "cifar10_resnet20.safetensors",
     "resnet32": "cifar10_resnet32.safetensors",
