@@ -1,10 +1,10 @@
 """`python -m experiments.run --config=FILE [--config.KEY=VALUE ...] [--quick]`: measure one network, append one line.
 
 The line goes to `results.jsonl` in the folder `--config.out`. A run that is there already is not measured again. Exit
-code 0: the line is there; 1: a file could not be read or written, as on a full disk, no line is there; 2: a wrong
-argument or a missing package, named in one line; 75: another process is measuring this very run; 130: interrupted, no
-line written. Training is saved every 10,000 images, under `unfinished` in that folder: after an interruption the same
-command goes on from there. Remove what you will not go on with.
+code 0: the line is there; 1: a file could not be read or written, as on a full disk, or an error of the program, named
+in the last line, no line is there; 2: a wrong argument or a missing package, named in one line; 75: another process is
+measuring this very run; 130: interrupted, no line written. Training is saved every 10,000 images, under `unfinished` in
+that folder: after an interruption the same command goes on from there. Remove what you will not go on with.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
@@ -33,19 +34,26 @@ def main(arguments: Sequence[str]) -> int:
     """Measure what the command line says; returns the exit code."""
     try:
         return run(parse(arguments))
-    except ValueError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:  # inside a function of the config file: loading it did not meet it
-        print(f"{PROGRAM}: the config needs {error.name!r}, which is not installed: pip install it", file=sys.stderr)
+    except (ValueError, ModuleNotFoundError) as error:
+        print(f"{PROGRAM}: {said(error)}", file=sys.stderr)
         return 2
     except OSError as error:
-        said = " ".join(str(error).split())  # some libraries write a page
-        print(f"{PROGRAM}: stopped, no line was written; {AGAIN}: {said}", file=sys.stderr)
+        print(f"{PROGRAM}: stopped, no line was written; {AGAIN}: {said(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"interrupted; no line was written; {AGAIN}", file=sys.stderr)
         return 130
+    except Exception as error:
+        traceback.print_exc()
+        print(f"{PROGRAM}: stopped, no line was written: {type(error).__name__}: {said(error)}", file=sys.stderr)
+        return 1
+
+
+def said(error: Exception) -> str:
+    """An error in one line: some libraries write a page."""
+    if isinstance(error, ModuleNotFoundError):  # inside a function of the config file: loading it did not meet it
+        return f"the config needs {error.name!r}, which is not installed: pip install it"
+    return " ".join(str(error).split())
 
 
 def parse(arguments: Sequence[str]) -> Config:

@@ -40,9 +40,12 @@ def main(arguments: Sequence[str]) -> int:
         if given.slurm is not None:
             return submitted(todo, given)
         return measured(todo, sweeps.here(todo) if given.here else sweeps.locally(todo, given.jobs))
-    except ValueError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+    except (ValueError, ModuleNotFoundError) as error:
+        print(f"{PROGRAM}: {runner.said(error)}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"{PROGRAM}: stopped, the lines that were written are kept: {runner.said(error)}", file=sys.stderr)
+        return 1
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
@@ -95,8 +98,9 @@ def measured(todo: Sequence[Planned], runs: Generator[Outcome]) -> int:
             )
     except KeyboardInterrupt:
         runs.close()
+        left, _ = sweeps.split(todo)  # some may have ended after the last that was told
         print(
-            f"interrupted: {len(ended)} of {len(todo)} runs ended, their lines are kept; "
+            f"interrupted: {len(todo) - len(left)} of {len(todo)} runs have their line; "
             "the same command goes on from there"
         )
         return 130

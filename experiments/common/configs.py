@@ -40,6 +40,7 @@ QUICK = {
     "timed": False,
     "autoattack": False,
 }
+ROLES = ("method", "baseline", "dense")
 NO_PART_OF_A_RESULT = ("seed", "out", "data_dir", "weights", "mesh")  # the seed has its own field, machines differ
 
 
@@ -122,17 +123,44 @@ def load(file: str, changes: Sequence[tuple[str, str]] = (), *, quick: bool = Fa
       quick: few images, steps and epochs.
 
     Raises:
-      ValueError: no such file, a file that cannot be imported or lacks a function, an unknown name, a wrong value.
+      ValueError: no such file, a file that cannot be imported, lacks a function or gives no config, an unknown name, a
+        wrong value.
     """
     module = load_module(file, ("get_config", "label"))
     if not hasattr(module, "compressed"):
         _need(module, file, ("build",))
     values = module.get_config()
+    if not isinstance(values, ConfigDict) or set(base()) - set(values):
+        raise ValueError(f"{file}: get_config() must give a ConfigDict begun with configs.base(); got {values!r:.80}")
     if quick:
         values.update({**QUICK, **getattr(module, "QUICK", {}), "out": f"{values.out}-quick"})
     for name, text in changes:
         _change(values, name, text)
+    check(values)
     return Config(file, values, module)
+
+
+def check(values: ConfigDict) -> None:
+    """The values that every config has.
+
+    Raises:
+      ValueError: a number out of its range.
+    """
+    named = lambda name: (f"--config.{name}", values[name])  # noqa: E731
+    for name in ("calibration", "training", "epochs", "pgd_steps", "restarts", "queries", "hidden"):
+        checks.positive_int(*named(name))
+    for name in ("seed", "tune_epochs"):
+        checks.positive_int(*named(name), least=0)
+    checks.in_range(*named("seed"), 0, 2**32 - 1)
+    checks.positive(*named("tune_rate"))
+    checks.one_of(*named("role"), ROLES)
+    if values.examples is not None:
+        checks.positive_int(*named("examples"))
+    if values.eps is not None:
+        checks.in_range(*named("eps"), 0.0, 1.0)
+    for name, one in (("widths", checks.positive_int), ("curve", checks.positive)):
+        for i, value in enumerate(values[name]):
+            one(f"--config.{name}[{i}]", value)
 
 
 def load_module(file: str, functions: Sequence[str]) -> ModuleType:

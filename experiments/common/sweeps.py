@@ -62,23 +62,29 @@ def grid(file: str | os.PathLike, **values: Sequence[Any]) -> Iterator[Run]:
 def plan(runs: Sequence[Run], changes: Sequence[tuple[str, str]], *, quick: bool) -> list[Planned]:
     """Every run with the changes of the command line, which win, checked before anything starts.
 
+    Runs that are the same are one: a change of the command line may join several.
+
     Raises:
-      ValueError: a config that cannot be read, an unknown name, a wrong value, or two runs that are the same.
+      ValueError: a config that cannot be read, an unknown name, a wrong value, or two files whose runs could not be
+        told apart by their lines.
     """
-    found: dict[str, Planned] = {}
+    found: dict[tuple[str, str], Planned] = {}
     for file, own in runs:
         config = configs.load(file, (*own, *changes), quick=quick)
         texts = (f"--config.{name}={text}" for name, text in dict((*own, *changes)).items())
         arguments = (f"--config={file}", *texts, *(["--quick"] if quick else []))
-        found.setdefault(config.identity, Planned(config, arguments))  # a change of the command line may join runs
+        first = found.setdefault((config.values.out, config.identity), Planned(config, arguments)).config
+        if first.file != file:
+            raise ValueError(f"{first.file} and {file} both have a run {config.label!r} with the same options")
     return list(found.values())
 
 
 def split(planned: Sequence[Planned]) -> tuple[list[Planned], dict[str, measure.Record]]:
     """The runs that have no line yet, and the lines there are."""
     folders = dict.fromkeys(one.config.values.out for one in planned)
-    lines = {key: r for folder in folders for key, r in results.finished(pathlib.Path(folder)).items()}
-    return [one for one in planned if one.config.identity not in lines], lines
+    found = {folder: results.finished(pathlib.Path(folder)) for folder in folders}
+    todo = [one for one in planned if one.config.identity not in found[one.config.values.out]]
+    return todo, {key: r for lines in found.values() for key, r in lines.items()}
 
 
 def estimate(todo: Sequence[Planned], lines: Mapping[str, measure.Record], otherwise: float) -> float:
@@ -113,7 +119,7 @@ def locally(todo: Sequence[Planned], jobs: int) -> Generator[Outcome]:
             process.process.send_signal(signal.SIGINT)
         for process in running:
             process.process.wait()
-            process.output.close()
+            process.errors.close()
 
 
 def here(todo: Sequence[Planned]) -> Generator[Outcome]:
@@ -140,7 +146,7 @@ def maps() -> int:
 
 class _Process(NamedTuple):
     process: subprocess.Popen
-    output: IO[bytes]
+    errors: IO[bytes]
 
     def __hash__(self) -> int:
         return id(self)
@@ -148,18 +154,17 @@ class _Process(NamedTuple):
 
 def _start(one: Planned) -> _Process:
     # a file, because a pipe that nobody reads would stop the run; _outcome closes it
-    output = tempfile.TemporaryFile()  # noqa: SIM115
+    errors = tempfile.TemporaryFile()  # noqa: SIM115
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": paths}
-    return _Process(
-        subprocess.Popen((*COMMAND, *one.arguments), stdout=output, stderr=subprocess.STDOUT, env=environment), output
-    )
+    call = (*COMMAND, *one.arguments)
+    return _Process(subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=errors, env=environment), errors)
 
 
 def _outcome(process: _Process, one: Planned) -> Outcome:
-    process.output.seek(0)
-    lines = process.output.read().decode(errors="replace").strip().splitlines()
-    process.output.close()
+    process.errors.seek(0)
+    lines = process.errors.read().decode(errors="replace").strip().splitlines()
+    process.errors.close()
     code = process.process.returncode
     return Outcome(one, code, _why(code, lines))
 
@@ -169,7 +174,9 @@ def _why(code: int, lines: Sequence[str]) -> str:
         return ""
     if code == runner.BUSY:
         return BUSY
-    return lines[-1] if lines else f"exit code {code}" if code > 0 else f"killed by signal {-code}"
+    if code < 0:  # what it wrote last are no last words
+        return f"killed by signal {-code}"
+    return lines[-1] if lines else f"exit code {code}"
 
 
 def on_slurm(todo: Sequence[Planned], folder: pathlib.Path, jobs: int, parameters: Mapping[str, Any]) -> list[str]:

@@ -139,6 +139,23 @@ def test_what_autoattack_breaks_is_taken_off_the_claim_and_off_the_worst(loaded,
     np.testing.assert_allclose([found.worst, found.masking], [1 / 3, 1 / 3])
 
 
+def test_the_security_curve_at_the_own_radius_is_no_better_than_the_attacks_there(loaded, tmp_path):
+    """FGSM breaks all three images at 0.6, the attack of the curve none."""
+    subject = networks.load(configs.load(DENSE, [("eps", "0.6")], quick=True).values)
+    weak = lambda key, logits_fn, x, y, index=None: x  # noqa: E731
+    found = measuring.record(
+        measuring.bench(subject, {"FGSM": attacks.fgsm(0.6)}, 0),
+        subject.variables,
+        tmp_path / "weights",
+        {"method": "dense", "options": {}, "role": "dense"},
+        start=0.0,
+        curve={0.6: weak},
+        timed=False,
+    )
+    assert found.worst == 0.0
+    assert found.curve == {"0": 1.0, "0.6": 0.0}
+
+
 def test_a_lock_makes_its_folder(tmp_path):
     folder = tmp_path / "not" / "there"
     with results.locked(folder, "a run") as free, results.locked(folder, "a run") as again:
@@ -219,6 +236,12 @@ def file_without_build(tmp_path):
     return [f"--config={file}"], "must define build"
 
 
+def file_without_a_config(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def get_config():\n  return {'seed': 0}\ndef label(config):\n  pass\ndef build(config):\n  pass\n")
+    return [f"--config={file}"], "get_config() must give a ConfigDict begun with configs.base(); got {'seed': 0}"
+
+
 def no_weights(tmp_path):
     weights = tmp_path / "w.safetensors"
     return [
@@ -240,6 +263,7 @@ WRONG = [
     package_missing_later,
     broken_file,
     file_without_build,
+    file_without_a_config,
     no_weights,
     foreign_lines,
     lambda _: ([f"--config={STUDY / 'denes.py'}"], f"no file {STUDY / 'denes.py'}; there are {DENSE}"),
@@ -247,9 +271,35 @@ WRONG = [
     lambda _: ([f"--config={DENSE}", "--config.seed=one"], "--config.seed must be a value of type int; got 'one'"),
     lambda _: ([f"--config={DENSE}", "--config.network=vgg"], "--config.network must be one of 'digits'"),
     lambda _: ([f"--config={DENSE}", "--config.network=resnet20"], "needs --config.data_dir=DIR"),
+    lambda _: ([f"--config={DENSE}", "--config.examples=-5"], "--config.examples must be an integer of at least 1"),
+    lambda _: (
+        [f"--config={DENSE}", "--config.training=0"],
+        "--config.training must be an integer of at least 1; got 0",
+    ),
+    lambda _: ([f"--config={DENSE}", "--config.epochs=0"], "--config.epochs must be an integer of at least 1; got 0"),
+    lambda _: ([f"--config={DENSE}", "--config.seed=True"], "--config.seed must be an integer of at least 0; got True"),
+    lambda _: ([f"--config={DENSE}", f"--config.seed={2**32}"], "--config.seed must be in [0, 4294967295]"),
+    lambda _: ([f"--config={DENSE}", "--config.eps=3"], "--config.eps must be in [0.0, 1.0]; got 3.0"),
+    lambda _: ([f"--config={DENSE}", "--config.widths=(8, 0)"], "--config.widths[1] must be an integer of at least 1"),
+    lambda _: ([f"--config={DENSE}", "--config.curve=('a',)"], "--config.curve[0] must be a finite number above 0"),
+    lambda _: (
+        [f"--config={DENSE}", "--config.role=metod"],
+        "--config.role must be one of 'method', 'baseline', 'dense'",
+    ),
     lambda _: ([f"--config={DENSE}", "--qick"], "unknown argument '--qick'"),
     lambda _: ([f"--config={DENSE}", "--config.out=/dev/null/x"], "cannot be written to (Not a directory)"),
 ]
+
+
+def test_an_error_of_the_program_ends_in_a_line_that_names_it(loaded, tmp_path, capsys):
+    """JAX adds lines of its own behind its errors: the last line is ours."""
+    file = tmp_path / "mine.py"
+    file.write_text(MINE + "def build(config):\n  import jax\n  jax.jit(lambda x: x.nothing)(1.0)\n")
+    assert run.main([f"--config={file}", f"--config.out={tmp_path}", "--config.eps=0"]) == 1
+    *trace, last = capsys.readouterr().err.splitlines()
+    assert any("Traceback" in text for text in trace)
+    assert last.startswith("python -m experiments.run: stopped, no line was written: AttributeError: ")
+    assert "nothing" in last
 
 
 @pytest.mark.parametrize("case", range(len(WRONG)))

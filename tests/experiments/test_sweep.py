@@ -135,6 +135,31 @@ def test_failed_runs_are_listed_and_the_same_command_tries_only_them_again(study
     assert len(started(study)) == 7
 
 
+def test_the_error_of_a_run_is_its_last_words_whatever_else_it_printed(study, capsys):
+    """What it prints is flushed behind its errors, and a killed process says nothing for itself."""
+    (study.folder / "fail").write_text("magnitude0.5-1")
+    text = FAKE.replace("time.sleep(0.1)", "print('calibrating')\ntime.sleep(0.1)")
+    kill = "if name == 'magnitude0.7-0':\n    import os\n    print('warm', file=sys.stderr)\n    os.kill(os.getpid(), 9)\n"
+    (study.folder / "fake.py").write_text(text.replace("lines = json", kill + "lines = json"))
+    assert call(study) == 1
+    printed = capsys.readouterr().out
+    assert "  magnitude, pooled, 50%, seed 1: experiments.run: magnitude0.5-1 diverged\n" in printed
+    assert "  magnitude, pooled, 70%, seed 0: killed by signal 9\n" in printed
+
+
+def test_runs_are_told_apart_by_their_folder_and_by_their_file(tmp_path):
+    dense, other = str(STUDY / "dense.py"), tmp_path / "other.py"
+    other.write_text((STUDY / "dense.py").read_text())
+    runs = [sweeps.Run(dense, (("out", str(tmp_path / name)),)) for name in ("a", "b", "a")]
+    planned = sweeps.plan(runs, [], quick=False)
+    assert [pathlib.Path(one.config.values.out).name for one in planned] == ["a", "b"]
+    (tmp_path / "a").mkdir()
+    measure.append(tmp_path / "a" / "results.jsonl", line(planned[0]))
+    assert sweeps.split(planned)[0] == planned[1:]
+    with pytest.raises(ValueError, match=r"dense.py and .*other.py both have a run 'dense' with the same options"):
+        sweeps.plan([sweeps.Run(dense, ()), sweeps.Run(str(other), ())], [], quick=False)
+
+
 def test_n_run_at_a_time_and_no_more(study):
     assert call(study, "--jobs", "2") == 0
     running, most = 0, 0
@@ -159,7 +184,7 @@ def test_interrupting_keeps_the_lines_and_stops_the_processes(study, monkeypatch
 
     monkeypatch.setattr(sweeps.time, "sleep", nap)
     assert call(study, "--jobs", "2") == 130
-    assert "interrupted: 2 of 5 runs ended, their lines are kept" in capsys.readouterr().out
+    assert "interrupted: 2 of 5 runs have their line; the same command goes on" in capsys.readouterr().out
     assert len(records(study)) == 2
     assert all(process.process.returncode not in (None, 0) for process in processes[2:])
     (study.folder / "block").write_text("")
@@ -314,6 +339,23 @@ def test_what_is_wrong_is_said_before_anything_starts(study, arguments, message,
     assert call(study, *arguments) == 2
     assert message in capsys.readouterr().err
     assert started(study) == []
+
+
+def test_a_missing_package_or_results_that_cannot_be_read_are_one_line(study, capsys):
+    config = study.folder / "mine.py"
+    config.write_text(
+        "def get_config():\n  import torchattack\ndef label(config):\n  pass\ndef build(config):\n  pass\n"
+    )
+    file = study.folder / "sweep.py"
+    before = file.read_text()
+    file.write_text(before.replace(f"{STUDY}/dense.py", str(config)))
+    assert call(study, "--dry-run") == 2
+    needs = "the config needs 'torchattack', which is not installed: pip install it"
+    assert capsys.readouterr().err == f"python -m experiments.sweep: {needs}\n"
+    file.write_text(before)
+    (study.folder / "out" / "results.jsonl").mkdir(parents=True)
+    assert call(study, "--dry-run") == 1
+    assert capsys.readouterr().err.startswith("python -m experiments.sweep: stopped, the lines that were written are")
 
 
 def test_the_benchmark_has_five_points_and_three_seeds_of_every_method_and_baseline():
