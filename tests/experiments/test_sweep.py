@@ -139,7 +139,7 @@ def test_the_error_of_a_run_is_its_last_words_whatever_else_it_printed(study, ca
     """What it prints is flushed behind its errors, and a killed process says nothing for itself."""
     (study.folder / "fail").write_text("magnitude0.5-1")
     text = FAKE.replace("time.sleep(0.1)", "print('calibrating')\ntime.sleep(0.1)")
-    kill = "if name == 'magnitude0.7-0':\n    import os\n    print('warm', file=sys.stderr)\n    os.kill(os.getpid(), 9)\n"
+    kill = "if name == 'magnitude0.7-0':\n    import os\n    print('w', file=sys.stderr)\n    os.kill(os.getpid(), 9)\n"
     (study.folder / "fake.py").write_text(text.replace("lines = json", kill + "lines = json"))
     assert call(study) == 1
     printed = capsys.readouterr().out
