@@ -78,6 +78,7 @@ class Evidence(NamedTuple):
       step: number of training steps done, for methods that follow a schedule; None outside training.
       prices: name of a matrix -> bytes of its factors: those at any rank, those of one direction, and those of the
         dense weight. `lowrank.factorize` tells them to its rank rule.
+      corrections: whether the matrices of a rank rule are errors, which are corrected or left: none becomes dense.
     """
 
     layouts: Mapping[Path, Layout]
@@ -97,6 +98,7 @@ class Evidence(NamedTuple):
     objective: Objective | None = None
     step: int | None = None
     prices: Mapping[Path, tuple[float, float, float]] | None = None
+    corrections: bool = False
 
 
 class Criterion(NamedTuple):

@@ -51,6 +51,24 @@ def test_eora_leaves_the_tail_of_the_whitened_residual_and_never_more_than_the_s
         np.testing.assert_allclose(by_eora, np.sum(tail**2), rtol=2e-3)
 
 
+@pytest.mark.parametrize(("rule", "ratio"), [(lowrank.byte_budget, 0.5), (lowrank.shared_energy, 0.75)])
+def test_no_budget_is_spent_on_a_correction_that_is_not_made(rule, ratio):
+    """The error of `a` is the larger by far: its directions are bought first, until another would make it dense."""
+    errors = {"a": 100 * jnp.eye(12), "b": leaves.normal(40, 24, seed=1)}
+    codes = {path: quantize_to_zero(w) for path, w in errors.items()}
+    layouts = dict.fromkeys(errors, Layout((0,), (1,)))
+    params, _ = plugs.run(lowrank.compensate(lowrank.svd(), rule(ratio)), codes, Evidence(layouts, originals=errors))
+    low = {path: leaf.terms[1] for path, leaf in params.items()}
+    assert low["a"].rank == 5  # 5 x (12 + 12) numbers of 144, six would be as many
+    spent, budget = sum(4 * leaf.rank * sum(leaf.shape) for leaf in low.values()), ratio * 4 * (144 + 960)
+    assert budget - 4 * (40 + 24) < spent <= budget
+
+
+def quantize_to_zero(weight):
+    """A compressed weight of which nothing is left."""
+    return sx.Masked(weight, jnp.zeros(weight.shape, bool))
+
+
 def test_tells_what_became_of_the_factors_and_of_the_bytes():
     codes, _ = plugs.run(quantize.quantize(quantize.integer(3)), WEIGHTS, GIVEN)
     rounded = quantize.quantize(quantize.integer(8))

@@ -46,7 +46,7 @@ def compensate(factorization: Factorization, ranks: Ranks, then: Transform | Non
         weights = tree.pick(params, evidence.layouts)
         rest = _residuals({path: w for path, w in weights.items() if is_leaf(w)}, evidence)
         _some_error(rest)
-        chosen = fitting.choose(factorization, ranks, rest, evidence)
+        chosen = fitting.choose(factorization, ranks, rest, evidence._replace(corrections=True))
         return tree.replace(params, corrected({p: weights[p] for p in chosen}, rest, chosen, evidence)[0]), chosen
 
     def corrected(weights: Weights, rest: Weights, chosen: fitting.Chosen, evidence: Evidence) -> tuple[Weights, Told]:

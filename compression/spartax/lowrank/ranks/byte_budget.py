@@ -16,7 +16,8 @@ def byte_budget(ratio: float = 0.5) -> Ranks:
 
     Every weight starts at rank 1 (or dense, if that is smaller); then the direction with the most `sigma^2` per byte is
     bought again and again, and a weight whose next direction would make its factors as large as itself becomes dense
-    for the difference. The budget is never exceeded. Bytes are those of the leaves that the factorization makes: for
+    for the difference (of the errors that `compensate` corrects none does: its last direction is the last that leaves
+    the factors smaller). The budget is never exceeded. Bytes are those of the leaves that the factorization makes: for
     `lowrank.svd()` of one m x n weight `width (m + n)` a direction, so that `r = floor(ratio m n / (m + n))`.
 
     Args:
@@ -31,7 +32,7 @@ def byte_budget(ratio: float = 0.5) -> Ranks:
     def choose(matrices: Weights, evidence: Evidence) -> dict[Path, int]:
         one_each(matrices, "a byte budget")
         fixed, price, dense = prices(matrices, evidence)
-        return spend(spectra(matrices), price, dense, ratio, fixed=fixed)
+        return spend(spectra(matrices), price, dense, ratio, fixed=fixed, instead=not evidence.corrections)
 
     return choose
 
@@ -62,6 +63,7 @@ def spend(
     *,
     fixed: Mapping[Path, float] | None = None,
     unit: str = "bytes",
+    instead: bool = True,
     start: dict[Path, int] | None = None,
 ) -> dict[Path, int]:
     """Ranks of the weights that are factorized; one left out is dense.
@@ -73,6 +75,7 @@ def spend(
       ratio: share of the dense bytes that all take together at most.
       fixed: bytes of the factors of each weight at any rank; none if left out.
       unit: what is counted, as an error calls it.
+      instead: whether a weight may become dense, at the price of `dense`, in place of factors; else it has none.
       start: ranks to begin with, within the budget; rank 1 where that is smaller than the dense weight if left out.
 
     Raises:
@@ -80,7 +83,7 @@ def spend(
     """
     fixed = fixed or dict.fromkeys(gains, 0)
     ranks = {p: 1 for p in gains if fixed[p] + price[p] < dense[p]} if start is None else dict(start)
-    spent = {p: fixed[p] + ranks[p] * price[p] if p in ranks else dense[p] for p in gains}
+    spent = {p: fixed[p] + ranks[p] * price[p] if p in ranks else instead * dense[p] for p in gains}
     left = affordable(ratio, spent, sum(dense.values()), f"rank 1 for every weight takes {{:.4f}} of the dense {unit}")
     queue = [(-gains[path][rank] / price[path], rank, path) for path, rank in ranks.items()]
     heapq.heapify(queue)
@@ -88,7 +91,7 @@ def spend(
         _, rank, path = heapq.heappop(queue)
         whole = fixed[path] + (rank + 1) * price[path] >= dense[path]
         extra = dense[path] - fixed[path] - rank * price[path] if whole else price[path]
-        if extra > left:
+        if extra > left or (whole and not instead):
             continue  # what is left only shrinks, so this weight is done
         left -= extra
         if whole:

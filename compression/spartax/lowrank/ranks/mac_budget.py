@@ -34,6 +34,7 @@ def mac_budget(ratio: float = 0.5) -> Ranks:
             )
         fixed, price, whole = prices(matrices, evidence)
         fixed, price = ({p: part[p] * dense[p] / whole[p] for p in matrices} for part in (fixed, price))
-        return spend(spectra(matrices), price, dense, ratio, unit="multiply-adds", fixed=fixed)
+        instead = not evidence.corrections
+        return spend(spectra(matrices), price, dense, ratio, unit="multiply-adds", fixed=fixed, instead=instead)
 
     return choose

@@ -17,8 +17,8 @@ def shared_energy(ratio: float = 0.5) -> Ranks:
 
     It prices one matrix by the leaf that its factorization makes, for `lowrank.svd()` at rank r `r (m + n)` numbers,
     and the two unfoldings of `lowrank.tucker()` with ranks p and q, of a kernel with S taps, at `I p + S p q + q O`; a
-    weight never costs more than it does dense. Unlike `lowrank.byte_budget` it keeps the same share of every weight, so
-    that none is given up for others.
+    weight never costs more than it does dense, and corrections of `compensate` stay smaller than that. Unlike
+    `lowrank.byte_budget` it keeps the same share of every weight, so that none is given up for others.
 
     Args:
       ratio: share of the dense bytes of the selected weights, in [0, 1].
@@ -32,6 +32,7 @@ def shared_energy(ratio: float = 0.5) -> Ranks:
         squares, shapes = spectra(matrices), _by_weight(matrices)
         fixed, price, _ = prices({p: matrices[p] for p, parts in shapes.items() if len(parts) == 1}, evidence)
         dense = {path: _dense(parts) for path, parts in shapes.items()}
+        most = {p: _largest(fixed[p], price[p], dense[p]) for p in price if evidence.corrections}
         one = lambda p, ranks: fixed[p] + ranks[p] * price[p] if p in price else _factors(shapes[p], ranks)  # noqa: E731
         cost = lambda ranks: {p: min(dense[p], one(p, ranks)) for p in shapes}  # noqa: E731
         least = dict.fromkeys(matrices, 1)
@@ -39,12 +40,19 @@ def shared_energy(ratio: float = 0.5) -> Ranks:
         budget, low, high, best = sum(cost(least).values()) + spare, 0.0, 1.0, least
         for _ in range(STEPS):
             kept = (low + high) / 2
-            ranks = {name: smallest_rank(squares[name], kept) for name in matrices}
+            ranks = {
+                name: min(smallest_rank(squares[name], kept), most.get(name, len(squares[name]))) for name in squares
+            }
             fits = sum(cost(ranks).values()) <= budget
             low, high, best = (kept, high, ranks) if fits else (low, kept, best)
         return best
 
     return choose
+
+
+def _largest(fixed: float, direction: float, dense: float) -> int:
+    """The largest rank whose factors are smaller than the dense weight, 1 if none is."""
+    return max(1, int(-(-(dense - fixed) // direction)) - 1)
 
 
 Parts = dict[str, tuple[int, int, int]]  # name of each matrix -> rows, columns, bytes of a number in all layers
