@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from spartax import catalog, checks, tree
-from spartax.arrays import dense
+from spartax.arrays import dense, rounds_inputs
 from spartax.arrays.masked import check_masks
 from spartax.chain import STALE, chain, steps_of
 from spartax.program import Usage, biases, compressed, inspect, scalings
@@ -37,7 +37,8 @@ class Compressed(NamedTuple):
     Attributes:
       params: the params with compressed leaves; weights that were not selected are the same arrays as before.
       apply: jitted `apply(params, x)` that accepts them (and dense params).
-      info: for each path `{"steps": [what each transform did]}` or `{"excluded": why}`; JSON friendly.
+      info: for each path `{"steps": [what each transform did]}` or `{"excluded": why}`; JSON friendly. A `"warning"`
+        beside the steps names a place at which activations were to be rounded and are not.
     """
 
     params: Params
@@ -108,8 +109,24 @@ def compress(
     catalog.require(pipeline.needs, evidence)
     new, state = pipeline.init(params, evidence)
     new, _, done = pipeline.update(new, state, evidence)
-    info = {p: {"excluded": reasons[p]} if p in reasons else {"steps": steps_of(done, p)} for p in tree.weights(params)}
+    info: Info = {
+        p: {"excluded": reasons[p]} if p in reasons else {"steps": steps_of(done, p)} for p in tree.weights(params)
+    }
+    for path, where in ({} if x is None else _unrounded(apply_fn, new, x)).items():
+        info[path]["warning"] = f"made dense ({where}): activations that meet it there are not rounded"
     return Compressed(new, apply, info)
+
+
+def _unrounded(apply_fn: ApplyFn, params: Params, x: Any) -> dict[Path, str]:
+    """Weights that round the activations they meet, where the program makes them dense, and what does."""
+    paths = [path for path, w in tree.weights(params).items() if rounds_inputs(w)]
+    usages = inspect(apply_fn, params, x) if paths else {}
+    where = {
+        path: [name for name, what in usages[path].others if what == "made dense"]
+        + [plan.why for plan in usages[path].plans if plan.kernel is None]
+        for path in paths
+    }
+    return {path: ", ".join(dict.fromkeys(found)) for path, found in where.items() if found}
 
 
 def select(

@@ -214,3 +214,38 @@ def test_every_layer_of_a_stack_has_its_own_range():
 def test_the_range_of_a_weight_that_is_used_twice_is_not_guessed():
     with pytest.raises(ValueError, match="used 2 times by the program"):
         sx.collect(lambda w, x: (x @ w) @ w, leaves.normal(3, 3), [leaves.normal(2, 3)], ("ranges",))
+
+
+def test_a_weight_that_is_reshaped_or_cut_along_its_outputs_has_the_moments_of_its_inputs():
+    w, x = leaves.normal(12, 5), leaves.normal(8, 12, seed=1)
+    programs = {
+        "through one axis": lambda w, x: x @ w.reshape(60).reshape(12, 5),
+        "through three": lambda w, x: x @ w.reshape(3, 4, 5).reshape(12, 5),
+        "inputs in two axes": lambda w, x: jnp.tensordot(x.reshape(-1, 3, 4), w.reshape(3, 4, 5), 2),
+        "outputs cut": lambda w, x: jnp.concatenate([x @ part for part in jnp.split(w, [2], axis=1)], 1),
+        "outputs permuted": lambda w, x: x @ w.reshape(12, 5, 1).transpose(0, 2, 1).reshape(12, 5),
+    }
+    for name, program in programs.items():
+        np.testing.assert_allclose(program(w, x), x @ w, atol=1e-5, err_msg=name)
+        found = sx.collect(program, w, [x], ("moments", "means"))
+        close(found["moments"][""], np.asarray(x.T @ x) / 8)
+        close(found["means"][""], np.asarray(x).mean(0))
+
+
+def test_rows_that_the_program_cuts_or_permutes_are_refused_by_path():
+    """Their statistics would come in another order than the rows of the weight."""
+    w, x = leaves.normal(12, 5), leaves.normal(8, 12, seed=1)
+    permuted = lambda w: w.reshape(6, 2, 5).transpose(1, 0, 2).reshape(12, 5)  # noqa: E731
+    programs = (
+        lambda p, x: x @ permuted(p["w"]),
+        lambda p, x: jnp.tensordot(x.reshape(-1, 2, 6), p["w"].reshape(6, 2, 5), ((1, 2), (1, 0))),
+        lambda p, x: x[:, :6] @ p["w"][:6],
+        lambda p, x: x[:, :6] @ lax.dynamic_slice_in_dim(p["w"], 0, 6),
+        lambda p, x: x[:, ::2] @ p["w"][::2],
+    )
+    for program in programs:
+        assert sx.inspect(program, {"w": w}, x)["w"].layout.inputs == (0,)
+        with pytest.raises(
+            ValueError, match=r"w: no row was seen, because .* its rows sliced or permuted by the program"
+        ):
+            sx.collect(program, {"w": w}, [x], ("moments",))

@@ -90,3 +90,44 @@ def test_inputs_that_calibration_did_not_see_are_named():
         static.update(params, state, Evidence(given.layouts))
     with pytest.raises(ValueError, match="dense: its inputs are rounded already"):
         static.init(params, given)
+
+
+SLICED = {
+    "columns": (lambda w: w[:, 1:4], lambda y: y[:, 1:4]),
+    "columns of a split": (lambda w: jnp.split(w, [1, 4], axis=1)[1], lambda y: y[:, 1:4]),
+    "columns by index": (lambda w: jax.lax.dynamic_slice(w, (0, 1), (12, 3)), lambda y: y[:, 1:4]),
+    "one of a row of weights": (lambda w: w.reshape(12, 1, 5).squeeze(1), lambda y: y),
+    "columns of what was turned": (lambda w: w.T[:2].T, lambda y: y[:, :2]),
+}
+ROUNDED = {
+    "dynamic": quantize.activations(2),
+    "static": quantize.activations(2, observer=quantize.min_max()),
+    "pact": quantize.pact(2),
+    "lsq": quantize.lsq(8, activations=2),
+    "reste": quantize.reste(5, activations=True),
+    "qfx": quantize.qfx(8, activations=2),
+}
+
+
+@pytest.mark.parametrize("method", ROUNDED)
+@pytest.mark.parametrize("way", SLICED)
+def test_activations_are_rounded_where_the_program_cuts_the_weight(method, way):
+    """A part of the outputs of a weight meets the same rounded activations as all of them."""
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=(12, 5)), jnp.float32)}
+    x = jnp.asarray(rng.normal(size=(16, 12)), jnp.float32)
+    cut, kept = SLICED[way]
+    whole = sx.compress(lambda p, x: x @ p["w"], params, ROUNDED[method], batches=[x])
+    found = sx.compress(lambda p, x: x @ cut(p["w"]), params, ROUNDED[method], batches=[x])
+    np.testing.assert_allclose(found.apply(found.params, x), kept(whole.apply(whole.params, x)), atol=1e-5)
+    assert float(jnp.abs(found.apply(found.params, x) - x @ cut(sx.dense(found.params)["w"])).max()) > 0.1
+    assert "warning" not in found.info["w"]
+
+
+def test_a_place_where_activations_are_not_rounded_is_told():
+    """A weight that the program multiplies is dense there, and what meets it is not rounded."""
+    params, x = {"w": jnp.ones((4, 3)), "v": jnp.ones((4, 3))}, jnp.ones((2, 4))
+    apply = lambda p, x: x @ p["w"] + x @ (2 * p["w"]) + x @ p["v"]  # noqa: E731
+    out = sx.compress(apply, params, quantize.activations(4), batches=[x])
+    assert out.info["w"]["warning"] == "made dense (mul): activations that meet it there are not rounded"
+    assert "warning" not in out.info["v"]

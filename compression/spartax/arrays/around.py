@@ -64,6 +64,11 @@ def _astype(leaf: Any, dtype: Any) -> Any:
     return dataclasses.replace(leaf, weight=_dense(leaf).astype(dtype) if cast is None else cast)
 
 
+def _within(leaf: Any, fn: Any) -> Any:
+    out = fn(_dense(leaf))
+    return dataclasses.replace(leaf, weight=out) if out.shape[: leaf.stack] == leaf.shape[: leaf.stack] else None
+
+
 def _take(leaf: Any, rows: Array) -> Any:
     """Rows that are looked up meet no activation."""
     return verbs.take(leaf.weight, rows) if verbs.is_leaf(leaf.weight) else leaf.weight[rows]
@@ -79,6 +84,7 @@ _RULES = {
     verbs.transpose: _transpose,
     verbs.reshape: _reshape,
     verbs.astype: _astype,
+    verbs.within: _within,
     verbs.take: _take,
     verbs.map_arrays: _map_arrays,
 }

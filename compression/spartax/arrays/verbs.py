@@ -137,6 +137,15 @@ def astype(leaf: Any, dtype: Any) -> Any:
 
 
 @functools.singledispatch
+def within(leaf: Any, fn: Any) -> Any:
+    """Of a leaf that does something to the activations it meets, the leaf of `fn(dense(leaf))`; None for all others.
+
+    `fn` takes entries of the weight away, as a slice does, and leaves the others in their places.
+    """
+    return None
+
+
+@functools.singledispatch
 def take(leaf: Any, rows: Array) -> Any:
     """`dense(leaf)[rows]` along axis 0 without the rest of the table, or None when that needs the dense weight.
 

@@ -71,9 +71,10 @@ def collect(
 
     Raises:
       ValueError: an unknown need, no batch, `"signals"` without labels or loss, a path that is not contracted where a
-        statistic can be taken (inside `custom_vjp` or `shard_map`) or that no batch reaches, ranges or peaks of a
-        weight used several times (sums do not show the largest), statistics that are not finite; of a table, another
-        statistic than the first four, or moments of more than 8192 rows.
+        statistic can be taken (inside `custom_vjp` or `shard_map`, or with its rows sliced or permuted by the program)
+        or that no batch reaches, ranges or peaks of a weight used several times (sums do not show the largest),
+        statistics that are not finite; of a table, another statistic than the first four, or moments of more than 8192
+        rows.
     """
     for need in needs:
         checks.one_of("needs", need, NEEDS)
@@ -126,7 +127,8 @@ def _mean(path: Path, need: str, sums: dict[str, Array]) -> Array:
     if checks.is_concrete(rows) and not bool(jnp.all(rows > 0)):
         raise ValueError(
             f"{path}: no row was seen, because the batches hold no example, it is contracted inside custom_vjp or "
-            "shard_map, or in a branch that these batches do not take."
+            "shard_map, in a branch that these batches do not take, or with its rows sliced or permuted by the "
+            "program; leave it out by the rule, or use a method that needs no statistics."
         )
     if need == "histograms":
         return sums[need]
@@ -154,13 +156,14 @@ def _sums(
     layouts: tuple[tuple[Path, Layout], ...], needs: frozenset[str],
 ) -> Sums:  # fmt: skip
     """The sums over one batch; `limits` are the ends of the histograms."""
-    known = dict(layouts)
+    known, weights = dict(layouts), tree.pick(params, dict(layouts))
+    shapes = {path: tuple(w.shape) for path, w in weights.items()}
 
     def total(probes: Sums) -> Array:
         jaxpr, out_tree = walk.trace(apply_fn, (params, x), {})
         probes = {path: {**probe, "limit": limits[path]} if limits else probe for path, probe in probes.items()}
         values = jax.tree.leaves((tagged(params, known, probes), x), is_leaf=verbs.is_leaf)
-        outputs = walk.walk(jaxpr, values, following(_tap(known, needs), on_rows=_tap_rows(known, needs)))
+        outputs = walk.walk(jaxpr, values, following(_tap(known, shapes, needs), on_rows=_tap_rows(known, needs)))
         logits = out_tree.unflatten([verbs.dense(v) if verbs.is_leaf(v) else v for v in outputs])
         if "signals" not in needs or loss is None or y is None:
             floats = [jnp.sum(v) for v in jax.tree.leaves(logits) if jnp.issubdtype(v.dtype, jnp.floating)]
@@ -168,8 +171,7 @@ def _sums(
         each = loss(logits, y)
         return jnp.sum(each) if each.ndim else each * x.shape[0]
 
-    weights = tree.pick(params, known)
-    probes = {path: _zeros(tuple(weights[path].shape), layout, needs) for path, layout in layouts}
+    probes = {path: _zeros(shapes[path], layout, needs) for path, layout in layouts}
     return {
         path: {**values, "examples": _examples(values, x.shape[0])} for path, values in jax.grad(total)(probes).items()
     }
@@ -197,12 +199,18 @@ def _zeros(shape: tuple[int, ...], layout: Layout, needs: frozenset[str]) -> dic
     }
 
 
-def _tap(layouts: dict[Path, Layout], needs: frozenset[str]) -> Callable[[Tagged, Use, Array], list[Array] | None]:
+def _tap(
+    layouts: dict[Path, Layout], shapes: dict[Path, tuple[int, ...]], needs: frozenset[str]
+) -> Callable[[Tagged, Use, Array], list[Array] | None]:
     """Compute a contraction with identities around it that pour its rows into the probes."""
     inputs = needs - {"signals"}
 
     def on_use(tag: Tagged, use: Use, x: Array) -> list[Array] | None:
-        if tag.stored(use.layout) != layouts[tag.path] or use.params.get("batch_group_count", 1) > 1:
+        layout, own = layouts[tag.path], use.layout
+        if tag.stored(own) != layout or use.params.get("batch_group_count", 1) > 1:
+            return None
+        told = {own.inputs: layout.inputs} | ({own.outputs: layout.outputs} if "signals" in needs else {})
+        if not all(tag.shows(axes, math.prod(shapes[tag.path][a] for a in stored)) for axes, stored in told.items()):
             return None
         into = {name: probe for name, probe in tag.probes.items() if name != "signals"}
         out = use.apply(verbs.dense(tag), _pour(x, into, lambda x, limit: _input_sums(use, x, inputs, limit)))

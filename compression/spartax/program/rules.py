@@ -64,26 +64,38 @@ def _stop_gradient(eqn: Any, values: list[Any], trips: int) -> Any:
 def _squeeze(eqn: Any, values: list[Any], trips: int) -> Any:
     leaf = values[0]
     if tuple(eqn.params["dimensions"]) != (0,) or not verbs.sliceable(leaf):
-        return None
+        return verbs.within(leaf, lambda w: lax.squeeze(w, eqn.params["dimensions"]))
     return jax.tree.map(lambda v: v[0], leaf)
 
 
 def _dynamic_slice(eqn: Any, values: list[Any], trips: int) -> Any:
     """One layer out of a stack: `w[i]` inside a loop."""
-    leaf, start, *_ = values
+    leaf, start, *rest = values
     sizes = eqn.params["slice_sizes"]
     if tuple(sizes[1:]) != leaf.shape[1:] or not verbs.sliceable(leaf):
-        return None
+        return verbs.within(leaf, lambda w: lax.dynamic_slice(w, (start, *rest), sizes))
     start = jnp.clip(start, 0, leaf.shape[0] - sizes[0])  # as the equation does; the function below would count back
     return jax.tree.map(lambda v: lax.dynamic_slice_in_dim(v, start, sizes[0]), leaf)
 
 
 def _slice(eqn: Any, values: list[Any], trips: int) -> Any:
-    leaf = values[0]
-    low, high, stride = eqn.params["start_indices"], eqn.params["limit_indices"], eqn.params["strides"]
+    return _cut(values[0], *(eqn.params[name] for name in ("start_indices", "limit_indices", "strides")))
+
+
+def _split(eqn: Any, values: list[Any], trips: int) -> Any:
+    """A row of slices along one axis, as of the weights of queries, keys and values that are stored as one."""
+    leaf, axis, start, parts = values[0], eqn.params["axis"], 0, []
+    for size in map(int, eqn.params["sizes"]):
+        low, high = [0] * leaf.ndim, list(leaf.shape)
+        low[axis], high[axis], start = start, start + size, start + size
+        parts.append(_cut(leaf, tuple(low), tuple(high), None))
+    return None if any(part is None for part in parts) else parts
+
+
+def _cut(leaf: Any, low: tuple[int, ...], high: tuple[int, ...], stride: tuple[int, ...] | None) -> Any:
     whole = tuple(low[1:]) == (0,) * (leaf.ndim - 1) and tuple(high[1:]) == leaf.shape[1:]
     if not whole or (stride and set(stride) != {1}) or not verbs.sliceable(leaf):
-        return None
+        return verbs.within(leaf, lambda w: lax.slice(w, low, high, stride))
     return jax.tree.map(lambda v: v[low[0] : high[0]], leaf)
 
 
@@ -150,8 +162,16 @@ RULES: dict[Any, Callable[[Any, list[Any], int], Any]] = {
 }
 
 
+NAMED = {"split": _split}  # primitives that JAX has no public name of
+
+
+def rule_of(eqn: Any) -> Callable[[Any, list[Any], int], Any] | None:
+    """The rule of an equation, if it has one."""
+    return RULES.get(eqn.primitive) or NAMED.get(eqn.primitive.name)
+
+
 def apply_rule(eqn: Any, values: list[Any], trips: int) -> list[Any] | None:
     """The reading in which compressed weights meet their kernels: `visit` of `compressed`."""
-    rule = RULES.get(eqn.primitive)
+    rule = rule_of(eqn)
     out = rule(eqn, values, trips) if rule else None
-    return None if out is None else [out]
+    return out if out is None or isinstance(out, list) else [out]
