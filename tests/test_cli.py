@@ -1,6 +1,8 @@
+import inspect
 import io
 import json
 import pathlib
+import re
 import sys
 import types
 
@@ -10,8 +12,8 @@ import numpy as np
 import pytest
 
 import spartax as sx
-from spartax import cli, data, export, measure, models, quantize
-from spartax.cli import network, run
+from spartax import catalog, cli, data, export, lowrank, measure, models, prune, quantize
+from spartax.cli import network, options, run
 from spartax.measure import folder, report
 
 SHAPE = ["--apply", "tiny_net:apply", "--shape", "1,8,8,1"]
@@ -65,6 +67,59 @@ def test_compress_quantizes_into_one_file_that_inspect_reads(saved, tmp_path, ca
     assert f"{pathlib.Path(out).stat().st_size:,} bytes" in printed
 
 
+def test_a_pattern_fixes_the_sparsity_and_is_noted(saved, tmp_path):
+    out = tmp_path / "out"
+    assert cli.main(["compress", saved[0], str(out), *SHAPE, "--prune", "magnitude", "--pattern", "n_of_m"]) == 0
+    groups = np.asarray(sx.dense(sx.restore(out)["first"])).reshape(16, 4, 20)
+    largest = np.sort(np.abs(np.asarray(saved[1]["first"])).reshape(16, 4, 20), axis=1)[:, 2:]
+    np.testing.assert_array_equal(np.sort(np.abs(groups), axis=1), np.concatenate([0 * largest, largest], axis=1))
+    about = sx.checkpoint.extra(out)["spartax"]
+    assert about["steps"] == ["magnitude, uniform, n_of_m, 50%"]
+    assert about["options"]["pattern"] == "n_of_m"
+    assert (about["options"]["sparsity"], about["options"]["allocation"]) == (0.5, "uniform")
+
+
+def test_calibration_and_rounding_are_those_that_are_named(saved, tmp_path):
+    out = tmp_path / "out"
+    line = ["--quantize", "integer", "--bits", "4", "--calibration", "mse", "--rounding", "gptq"]
+    images = ["--data", "digits", "--examples", "32"]
+    assert cli.main(["compress", saved[0], str(out), *SHAPE, *line, *images]) == 0
+    step = quantize.quantize(quantize.integer(4), quantize.mse(), quantize.gptq())
+    expected = sx.compress(apply, saved[1], step, batches=[data.digits("train").x[:32]]).params
+    found = sx.restore(out)
+    for name in expected:
+        np.testing.assert_array_equal(sx.dense(found[name]), sx.dense(expected[name]))
+    about = sx.checkpoint.extra(out)["spartax"]
+    assert about["steps"] == ["integer, 4 bits, mse, gptq"]
+    told = {"scales": "mse", "rounding": "gptq", "calibration": "digits", "calibration_images": 32}
+    assert told.items() <= about["options"].items()
+
+
+def required(factory):
+    return [name for name, it in inspect.signature(factory).parameters.items() if it.default is it.empty]
+
+
+def test_the_help_names_what_only_python_reaches():
+    plugs = {
+        "prune": prune.criteria,
+        "allocation": prune.allocations,
+        "pattern": prune.patterns,
+        "factorize": lowrank.factorizations,
+        "quantize": quantize.grids,
+        "calibration": quantize.calibrations,
+        "rounding": quantize.roundings,
+    }
+    found = {
+        (option, name)
+        for option, package in plugs.items()
+        for name in catalog.names(package)
+        if required(catalog.load(package, name))
+    }
+    assert found == {("prune", "mad"), ("allocation", "given"), ("allocation", "by_latency")}
+    for option, name in found:
+        assert re.search(rf"--{option}[^-]*\b{name}\b", options.PYTHON_ALONE)
+
+
 def test_compress_factorizes_within_the_bytes(saved, tmp_path):
     out = str(tmp_path / "low")
     assert cli.main(["compress", saved[0], out, *SHAPE, "--factorize", "svd", "--bytes", "0.5"]) == 0
@@ -86,6 +141,19 @@ WRONG = [
     (["inspect", "NET", "--apply", "tiny_net:apply", "--shape", "1,9,9,1"], "fails on these params"),
     (["inspect", "OUT"], "holds no checkpoint"),
     (["report", "OUT"], "holds no results"),
+    (["compress", "NET", "OUT", *SHAPE, "--prune", "mad"], "--prune mad needs attack, which only Python can give"),
+    (
+        ["compress", "NET", "OUT", *SHAPE, "--prune", "magnitude", "--allocation", "by_latency"],
+        "by_latency needs table",
+    ),
+    (["compress", "NET", "OUT", *SHAPE, "--prune", "magnitude", "--pattern", "rws"], "Did you mean 'rows'"),
+    (
+        ["compress", "NET", "OUT", *SHAPE, "--prune", "magnitude", "--rounding", "gptq"],
+        "--rounding belongs to --quantize",
+    ),
+    (["compress", "NET", "OUT", *SHAPE, "--quantize", "nf4", "--sparsity", "0.5"], "--sparsity belongs to --prune"),
+    (["compress", "NET", "OUT", *SHAPE, "--quantize", "integer", "--rounding", "gptq"], "moments"),
+    (["compress", "NET", "OUT", *SHAPE, "--quantize", "integer", "--calibration", "hqq"], "zero points"),
 ]
 
 
@@ -97,6 +165,26 @@ def test_a_wrong_input_is_one_line_and_exit_code_2(arguments, says, saved, tmp_p
     assert says in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+WRONG_LOGITS = [
+    ("pair", "apply must give logits [4, classes] for images (4, 8, 8, 1); it gives ((4, 10), (4, 8, 8, 1))"),
+    ("column", "apply must give logits [4, classes] for images (4, 8, 8, 1); it gives (4,)"),
+]
+
+
+@pytest.mark.parametrize(("function", "says"), WRONG_LOGITS)
+@pytest.mark.parametrize("command", ["attack", "compress"])
+def test_a_function_that_gives_no_logits_is_one_line(command, function, says, saved, tmp_path, capsys, monkeypatch):
+    module = sys.modules["tiny_net"]
+    monkeypatch.setattr(module, "pair", lambda params, x: (apply(params, x), x), raising=False)
+    monkeypatch.setattr(module, "column", lambda params, x: apply(params, x)[:, 0], raising=False)
+    options = {"attack": ["--eps", "0.1"], "compress": [str(tmp_path / "out"), "--prune", "taylor"]}[command]
+    line = [command, saved[0], *options, "--data", "digits", "--examples", "4", "--shape", "1,8,8,1"]
+    assert cli.main([*line, "--apply", f"tiny_net:{function}"]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["attack", "x", "--eps", "0"], ["inspect", "x", "--shape", "1,a"], ["shrink"]])
@@ -283,6 +371,55 @@ def test_a_reader_of_the_output_that_has_gone_costs_no_line(saved, attacked, tmp
     assert len(measure.read(tmp_path / "a.jsonl")) == 1
 
 
+@pytest.fixture
+def normed(tmp_path):
+    """Weights of a known architecture that has batch normalization, with statistics that are off."""
+    module = models.ResNet((4,), (1,), 4, models.BasicBlock, mean=(0.0,), std=(1.0,))
+    variables = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 32, 32, 1), np.float32))
+    variables = {**variables, "batch_stats": jax.tree.map(lambda x: x + 3, variables["batch_stats"])}
+    models.save(tmp_path / "normed.safetensors", module, variables)
+    return str(tmp_path / "normed.safetensors"), module
+
+
+def test_batch_statistics_are_those_of_the_compressed_network(normed, tmp_path, capsys, monkeypatch):
+    x = np.random.default_rng(0).random((8, 32, 32, 1), np.float32)
+    images, asked = data.Dataset(x, np.arange(8, dtype=np.int32), "noise/train", 10, ()), []
+    monkeypatch.setattr(run.data, "load", lambda *given: asked.append(given) or images)
+    net, module = normed
+    steps = ["--prune", "magnitude", "--sparsity", "0.7"]
+    line = [*steps, "--data", "digits", "--examples", "8"]
+    assert cli.main(["compress", net, str(tmp_path / "out"), *line]) == 0
+    assert asked == [("digits", "train", None, 8)]
+    assert "batch statistics: measured anew on 8 images of noise/train\n" in capsys.readouterr().out
+    found = sx.dense(sx.restore(tmp_path / "out"))
+    _, state = module.apply(found, x, train=True, mutable=["batch_stats"])
+    for old, new in zip(jax.tree.leaves(found["batch_stats"]), jax.tree.leaves(state["batch_stats"])):
+        np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-5)  # a mixture of a value with itself
+    assert cli.main(["compress", net, str(tmp_path / "before"), *steps]) == 0
+    assert "batch statistics: those of the network before; with --data" in capsys.readouterr().out
+    before = sx.restore(tmp_path / "before")["batch_stats"]
+    np.testing.assert_array_equal(before["bn1"]["mean"], np.full(4, 3.0))
+    monkeypatch.setattr(sys.modules[__name__], "normed_apply", module.apply, raising=False)
+    assert cli.main(["compress", net, str(tmp_path / "own"), *line, "--apply", f"{__name__}:normed_apply"]) == 0
+    assert "those of the network before; --apply does not tell" in capsys.readouterr().out
+
+
+def test_attack_reads_the_images_it_attacks_alone(saved, attacked, monkeypatch):
+    load, asked = data.load, []
+    monkeypatch.setattr(run.data, "load", lambda *given: asked.append(given) or load(*given))
+    assert cli.main(["attack", saved[0], *SHAPE, "--eps", "0.1", "--examples", "4"]) == 0
+    assert asked == [("digits", "test", None, 4)]
+    np.testing.assert_array_equal(attacked[0][2], data.digits("test").x[:4])
+
+
+def test_a_file_goes_into_a_folder_that_is_made(saved, tmp_path, capsys):
+    out = tmp_path / "new" / "deep" / "small.safetensors"
+    assert cli.main(["compress", saved[0], str(out), *SHAPE, "--prune", "magnitude", "--sparsity", "0.5"]) == 0
+    assert zeros(export.read_safetensors(out)) == 740
+    assert cli.main(["compress", saved[0], str(out / "x.safetensors"), *SHAPE, "--prune", "magnitude"]) == 2
+    assert "small.safetensors/x.safetensors could not be written: File exists\n" in capsys.readouterr().err
+
+
 def test_interrupted(saved, monkeypatch):
     monkeypatch.setattr(run.network, "read", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
     assert cli.main(["inspect", saved[0]]) == 130
@@ -292,3 +429,11 @@ def test_help_has_examples(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--help"])
     assert "spartax compress net small" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["inspect", "compress", "attack", "report"])
+def test_help_of_a_command_has_its_own_examples(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    _, _, examples = capsys.readouterr().out.partition("examples:\n")
+    assert set(re.findall(r"^  spartax (\w+)", examples, re.MULTILINE)) == {command}

@@ -56,7 +56,7 @@ def test_a_process_without_the_package_gives_the_same_logits(weights, tmp_path):
     params, x = network(), np.random.default_rng(2).random((5, 64), np.float32)
     done = export.stablehlo(tmp_path / "net", apply, params, (5, 64), weights=weights)
     assert done.bytes == (tmp_path / "net").stat().st_size
-    assert done.batch == (5 if done.why else None)
+    assert (done.batch, done.why) == (None, "")
     stored = sx.nbytes(params)
     assert stored < 25_000  # 131 kB dense for the first layer alone
     if weights == "inside":
@@ -155,6 +155,52 @@ def test_wrong_files_are_named(tmp_path):
         export.read_safetensors(file)
     with pytest.raises(ValueError, match="no file"):
         export.read_safetensors(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("[1]", r"format \[1\]; this version reads format 1"),
+        ('{"format":1}', r"must hold \['about', 'format', 'tree'\]; got \['format'\]"),
+        ('{"format":1,"about":3,"tree":{}}', "is damaged: its header"),
+        ("{", "'spartax' is no JSON"),
+        ('{"format":1,"about":{},"tree":{"array":"float32","shape":[3],"at":"v"}}', "holds no array.*'at': 'v'"),
+        ('{"format":1,"about":{},"tree":{"array":"float32","shape":[9],"at":"w"}}', "holds no array"),
+        ('{"format":1,"about":{},"tree":{"array":"float33","shape":[3],"at":"w"}}', "holds no array"),
+    ],
+)
+def test_a_damaged_header_is_said(header, says, tmp_path):
+    st_numpy.save_file({"w": np.ones(3, np.float32)}, tmp_path / "w", {"spartax": header})
+    with pytest.raises(ValueError, match=says):
+        export.read_safetensors(tmp_path / "w")
+
+
+@pytest.mark.parametrize("params", [{"a/b": jnp.ones(3), "a": {"b": jnp.zeros(3)}}, {1: jnp.ones(3), "1": jnp.ones(3)}])
+def test_arrays_whose_paths_are_spelled_alike_are_refused(params, tmp_path):
+    says = r"two arrays with the path 'params/(a/b|1)'"
+    with pytest.raises(ValueError, match=says):
+        export.safetensors(tmp_path / "w", params)
+    with pytest.raises(ValueError, match=says):
+        export.stablehlo(tmp_path / "w", lambda params, x: x, params, (2, 3))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), {1, 2}], ids=str)
+def test_notes_that_are_no_json_are_refused(value, tmp_path):
+    with pytest.raises(ValueError, match="about must hold JSON values only"):
+        export.safetensors(tmp_path / "w", {"w": jnp.ones(3)}, {"a": [value]})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_missing_is_made_and_an_error_names_the_file(tmp_path):
+    file = tmp_path / "a" / "b" / "w"
+    export.safetensors(file, {"w": jnp.ones(3)})
+    np.testing.assert_array_equal(export.read_safetensors(file)["w"], np.ones(3))
+    with pytest.raises(OSError, match=r"b/w/c could not be written: File exists$"):
+        export.safetensors(file / "c", {"w": jnp.ones(3)})
+    with pytest.raises(OSError, match=r"a/b could not be written: Is a directory$"):
+        export.safetensors(file.parent, {"w": jnp.ones(3)})
+    assert sorted(f.name for f in tmp_path.rglob("*")) == ["a", "b", "w"]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from spartax.records import ApplyFn, Params
 SOURCE_LINES = "jax_traceback_in_locations_limit"  # how many of them an operation of a program names
 _LOWERING = threading.Lock()
 FORMAT = 1
+_HEADER = {"format", "tree", "about"}
 FIELD = "spartax"  # of the metadata of a safetensors file: the JSON header
 # the others are stored as their bytes, uint8 in one axis
 _NATIVE = {"bool", "bfloat16", "float16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"}
@@ -60,7 +61,7 @@ def stablehlo(
     exports. The batch is left open where the program allows that, else it is `x_shape[0]`.
 
     Args:
-      path: the file.
+      path: the file; a folder that is not there is made.
       apply: pure function `(params, x) -> logits [B, K]`, plain or made by `compressed`.
       params: arrays and compressed leaves.
       x_shape: of the float32 input, batch first.
@@ -72,7 +73,9 @@ def stablehlo(
       `Exported(bytes, batch, why)`.
 
     Raises:
-      ValueError: unknown platforms or weights, a shape that is none, params that do not fit.
+      ValueError: unknown platforms or weights, a shape that is none, params that do not fit, or two arrays whose
+        paths are spelled alike.
+      OSError: it could not be written; a file that was there before is unchanged.
 
     Example:
       >>> import pathlib, tempfile
@@ -139,6 +142,8 @@ def _nameless() -> Iterator[None]:
 
 
 def _named(where: str, x: Any, tensors: dict[str, Any]) -> str:
+    if where in tensors:
+        raise ValueError(f"params has two arrays with the path {where!r}; rename a key, each needs a path of its own.")
     tensors[where] = x
     return where
 
@@ -150,7 +155,7 @@ def safetensors(path: str | os.PathLike, params: Params, about: Mapping[str, Any
     the field `spartax` of the file's metadata. Dtypes that the format lacks are stored as their bytes.
 
     Args:
-      path: the file; one that is there is replaced.
+      path: the file; one that is there is replaced, a folder that is not is made.
       params: as for `sx.save`.
       about: notes to keep with it, JSON values only; the function `about` reads them.
 
@@ -158,13 +163,23 @@ def safetensors(path: str | os.PathLike, params: Params, about: Mapping[str, Any
       Bytes of the file.
 
     Raises:
-      ValueError: a node that could not be restored without a template, notes that are not JSON.
+      ValueError: a node that could not be restored without a template, two arrays whose paths are spelled alike
+        (`{"a/b": x, "a": {"b": y}}`), notes that are not JSON.
       OSError: it could not be written; a file that was there before is unchanged.
     """
     found: dict[str, Any] = {}
+    notes = _checked(dict(about or {}))
     tree = trees.encode(params, "params", lambda where, x: _named(where, x, found))
-    header = checkpoint.to_json({"format": FORMAT, "tree": tree, "about": dict(about or {})})
+    header = checkpoint.to_json({"format": FORMAT, "tree": tree, "about": notes})
     return _written(path, st_numpy.save({name: _storable(x) for name, x in found.items()}, {FIELD: header}))
+
+
+def _checked(about: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(about, allow_nan=False)  # NaN and infinity are Python's alone: other readers refuse them
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"about must hold JSON values only; got {str(about)[:200]}: {error}.") from error
+    return about
 
 
 def read_safetensors(path: str | os.PathLike) -> Params:
@@ -176,8 +191,11 @@ def read_safetensors(path: str | os.PathLike) -> Params:
     header, tensors = _header(path), dict(st.deserialize(pathlib.Path(path).read_bytes()))
 
     def fetch(node: trees.Node) -> Any:
-        data = np.frombuffer(tensors[node["at"]]["data"], trees.dtype(node))
-        return trees.value(node, data.reshape(node["shape"]))
+        try:
+            data = np.frombuffer(tensors[node["at"]]["data"], trees.dtype(node)).reshape(node["shape"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: it holds no array {node}.") from error
+        return trees.value(node, data)
 
     _check(header["tree"])
     return trees.decode(header["tree"], fetch)
@@ -203,9 +221,15 @@ def _header(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}.") from error
     if FIELD not in metadata:
         raise ValueError(f"{path} was not written by spartax: its metadata has no field {FIELD!r}.")
-    header = json.loads(metadata[FIELD])
-    if header.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {header.get('format')!r}; this version reads format {FORMAT}.")
+    try:
+        header = json.loads(metadata[FIELD])
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: its field {FIELD!r} is no JSON: {error}.") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else header
+        raise ValueError(f"{path} has format {found!r}; this version reads format {FORMAT}.")
+    if set(header) != _HEADER or not isinstance(header["about"], dict):
+        raise ValueError(f"{path} is damaged: its header must hold {sorted(_HEADER)}; got {sorted(header)}.")
     return header
 
 
@@ -219,10 +243,12 @@ def _written(path: str | os.PathLike, data: bytes) -> int:
     path = pathlib.Path(path)
     beside = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(data)
         checkpoint.flush(beside)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    checkpoint.commit(beside, path)
+        checkpoint.commit(beside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
     return len(data)

@@ -30,6 +30,16 @@ def code_of(cell):
     return "\n".join(line[: len(line) - len(line.lstrip())] + "pass" if "%pip" in line else line for line in lines)
 
 
+def method_code(source):
+    """What a method would be made of: classes, and functions and loops of more than 8 lines; a notebook only calls."""
+    long = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.For, ast.AsyncFor, ast.While)
+    return [
+        type(node).__name__
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef) or (isinstance(node, long) and node.end_lineno - node.lineno >= 8)
+    ]
+
+
 def read(path):
     return nbformat.read(path, as_version=4)
 
@@ -55,8 +65,16 @@ def test_stores_no_output_and_no_method_code(path):
             continue
         assert not cell.outputs
         assert cell.execution_count is None
-        functions = [n for n in ast.walk(ast.parse(code_of(cell))) if isinstance(n, ast.FunctionDef)]
-        assert all(f.end_lineno - f.lineno < 8 for f in functions)
+        assert method_code(code_of(cell)) == []
+
+
+def test_method_code_is_noticed():
+    body = "\n    x = 1" * 8
+    for head, kind in (("def f():", "FunctionDef"), ("for i in y:", "For"), ("while y:", "While")):
+        assert method_code(head + body) == [kind]
+        assert method_code(head + body[: -len("\n    x = 1")]) == []
+    assert method_code("class A:\n    pass") == ["ClassDef"]
+    assert method_code("f = lambda: [" + "\n" * 8 + "]") == ["Lambda"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -99,7 +117,7 @@ def test_the_first_cell_says_what_is_missing_where_there_is_no_repository(tmp_pa
 
 @pytest.mark.slow
 def test_runs_in_a_kernel(quick):
-    """The first one as a user runs it: a kernel of its own, `%pip`, pictures as outputs."""
+    """The first one as a user runs it: a kernel of its own, pictures as outputs; `%pip` is not reached."""
     path = NOTEBOOKS[0]
     quick.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     book = read(path)

@@ -1,7 +1,10 @@
+import sys
+
 import numpy as np
 import pytest
 
 from spartax import data
+from spartax.data import image_sets
 
 
 def test_reads_the_newest_version_as_floats_in_unit_range(tiny_dir, tiny_pixels):
@@ -18,6 +21,46 @@ def test_split_slices(tiny_dir, tiny_pixels):
     np.testing.assert_array_equal(np.rint(got.x * 255), tiny_pixels[1:3])
     np.testing.assert_array_equal(got.y, [1, 0])
     assert got.name == "tiny/train[1:3]"
+
+
+class Counted:
+    """A data source that notes which examples are decoded."""
+
+    def __init__(self, source):
+        self.source, self.dataset_info, self.read = source, source.dataset_info, []
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, row):
+        example = self.source[row]
+        self.read.append(row)
+        return example
+
+
+@pytest.mark.parametrize(("count", "read"), [(2, [0, 1]), (9, [0, 1, 2, 3, 4])])
+def test_a_count_decodes_the_first_alone(count, read, tiny_dir, tiny_pixels, monkeypatch):
+    made, source = [], image_sets._source
+    monkeypatch.setattr(image_sets, "_source", lambda *a: made.append(Counted(source(*a))) or made[0])
+    monkeypatch.setitem(
+        sys.modules["spartax.data.load"]._TFDS, "cifar10", lambda *given: data.tfds_images("tiny", *given)
+    )
+    got = data.load("cifar10", "train", tiny_dir, count)
+    assert made[0].read == read
+    np.testing.assert_array_equal(np.rint(got.x * 255), tiny_pixels[:count])
+    assert (got.y.tolist(), got.name) == ([0, 1, 0, 1, 0][:count], "tiny/train")
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_a_count_is_a_positive_integer(name, tmp_path):
+    with pytest.raises(ValueError, match="count must be an integer of at least 1; got 0"):
+        data.load(name, "train", tmp_path, 0)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "mnist", "fashion_mnist"])
+def test_every_set_passes_its_count_on(name, monkeypatch):
+    monkeypatch.setattr(image_sets, "tfds_images", lambda *given: given)
+    assert getattr(data, name)("test", "folder", 7)[1:] == ("test", "folder", 7)
 
 
 def test_data_dir_from_the_environment(tiny_dir, monkeypatch):

@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 
 from spartax import checkpoint, export, models
+from spartax.program import compressed, inspect
 from spartax.records import ApplyFn, Params
 
 NOTES = "spartax"  # field of the notes of a checkpoint that is for the command line
@@ -42,6 +43,7 @@ class Network(NamedTuple):
       shape: of the input, batch first; None when nobody gave it.
       about: where it comes from.
       notes: of its file, those of others too.
+      module: the Flax module, which also runs in training mode; None where the architecture is not known.
     """
 
     params: Params
@@ -49,6 +51,7 @@ class Network(NamedTuple):
     shape: tuple[int, ...] | None
     about: About
     notes: Mapping[str, Any] = {}
+    module: Any = None
 
     def program(self) -> tuple[ApplyFn, jax.ShapeDtypeStruct]:
         """The function and its input.
@@ -79,7 +82,9 @@ def read(path: pathlib.Path, apply: str | None, shape: tuple[int, ...] | None) -
         return _noted(export.read_safetensors(path), export.about(path), path, function, shape)
     loaded = models.load(path)
     about = About(name_of(path), network=loaded.info)
-    return Network(loaded.variables, function or loaded.apply, shape or (1, *loaded.info["input_shape"]), about)
+    module = loaded.module if function is None else None
+    shape = shape or (1, *loaded.info["input_shape"])
+    return Network(loaded.variables, function or loaded.apply, shape, about, module=module)
 
 
 def _noted(
@@ -95,10 +100,25 @@ def _noted(
         about = About(**fields)
     except TypeError as error:
         raise ValueError(f"{path} has notes in the field {NOTES!r} that are of something else: {error}") from error
-    if about.network and function is None:
-        loaded = models.rebuilt(about.network, params)
-        function, shape = loaded.apply, shape or (1, *loaded.info["input_shape"])
-    return Network(params, function, shape, about, notes)
+    if not about.network or function is not None:
+        return Network(params, function, shape, about, notes)
+    loaded = models.rebuilt(about.network, params)
+    return Network(params, loaded.apply, shape or (1, *loaded.info["input_shape"]), about, notes, loaded.module)
+
+
+def check(apply: ApplyFn, params: Params, shape: tuple[int, ...]) -> None:
+    """That a function gives logits for images of this shape, batch first.
+
+    Raises:
+      ValueError: it fails on them, or gives something else.
+    """
+    x = jax.ShapeDtypeStruct(shape, np.float32)
+    inspect(apply, params, x)  # fails in one line if they do not fit
+    found = jax.eval_shape(compressed(apply), params, x)
+    sizes = getattr(found, "shape", ())
+    if len(sizes) != 2 or sizes[0] != shape[0]:
+        came = jax.tree.map(lambda out: out.shape, found)
+        raise ValueError(f"--apply must give logits [{shape[0]}, classes] for images {shape}; it gives {came}")
 
 
 def name_of(path: pathlib.Path) -> str:

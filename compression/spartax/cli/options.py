@@ -3,21 +3,39 @@
 import argparse
 import fractions
 import pathlib
+from collections.abc import Iterable
 from typing import NoReturn
 
-EXAMPLES = """examples:
+EXAMPLES = {
+    "inspect": """\
   spartax inspect small
+  spartax inspect net --apply mynet:apply --shape 1,32,32,3
+""",
+    "compress": """\
   spartax compress net.safetensors small --prune magnitude --sparsity 0.5 --quantize integer --bits 8
   spartax compress net.safetensors small --prune wanda --data cifar10 --data-dir DIR --examples 512
-  spartax attack small --parent net.safetensors --data cifar10 --data-dir DIR --eps 8/255 --out results/small.jsonl
-  spartax report results
-  spartax inspect net --apply mynet:apply --shape 1,32,32,3
+  spartax compress net.safetensors small --prune magnitude --pattern channels --sparsity 0.3
   spartax compress net small.safetensors --apply mynet:apply --shape 1,32,32,3 --quantize integer --bits 4 --group 64
+  spartax compress net.safetensors small --quantize integer --bits 4 --calibration mse --rounding gptq --data cifar10
+""",
+    "attack": """\
+  spartax attack small --parent net.safetensors --data cifar10 --data-dir DIR --eps 8/255 --out results/small.jsonl
   spartax attack small.safetensors --apply mynet:apply --eps 0.1 --parent net
-
+""",
+    "report": """\
+  spartax report results
+""",
+}
+NOTES = """
 CKPT is a folder of sx.save, a file of spartax.export.safetensors, or PyTorch weights (.safetensors) of a known
 architecture. Such a one needs no --apply, nor does what `compress` makes of it. --data of `compress` gives methods that
-look at data the first --examples training images. Exit code 0; 2: a wrong input, in one line; 130: interrupted.
+look at data the first --examples training images, and batch statistics where the architecture is known. Exit code 0;
+2: a wrong input, in one line; 130: interrupted.
+"""
+PYTHON_ALONE = """
+Each method has the options of its Python function at their defaults: n_of_m keeps 2 of 4, block is 32 x 32. Only Python
+reaches what needs more: --prune mad, --allocation given and by_latency, --calibration hqq, and methods that are no
+criterion, such as swap, precrop and shrink.
 """
 
 
@@ -34,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(
         prog="spartax",
         description="Compress a saved network and measure what is left.",
-        epilog=EXAMPLES,
+        epilog=_epilog(EXAMPLES, NOTES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="inspect|compress|attack|report")
@@ -42,12 +60,15 @@ def parser() -> argparse.ArgumentParser:
     compress = commands.add_parser("compress", help="prune, factorize, quantize, in this order; write OUT")
     attack = commands.add_parser("attack", help="AutoAttack; prints one JSON line")
     report = commands.add_parser("report", help="report.md, report.html and pictures from the lines in FOLDER")
+    for name, command in commands.choices.items():
+        command.epilog = _epilog([name], PYTHON_ALONE if command is compress else "")
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
     for command in (inspect, compress, attack):
         command.add_argument("checkpoint", type=pathlib.Path, metavar="CKPT")
         command.add_argument("--apply", metavar="module:function", help="function (params, x) -> logits")
         command.add_argument("--shape", type=_shape, help="of its input, batch first: 1,32,32,3")
     _compress(compress)
-    _data(compress, "for methods that look at data", None)
+    _data(compress, "for methods that look at data, and for batch statistics", None)
     _attack(attack)
     _data(attack, "images to attack", "digits")
     report.add_argument("folder", type=pathlib.Path, metavar="FOLDER")
@@ -55,12 +76,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _epilog(commands: Iterable[str], notes: str) -> str:
+    return "examples:\n" + "".join(EXAMPLES[name] for name in commands) + notes
+
+
 def _compress(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("out", type=pathlib.Path, metavar="OUT", help="a folder, or one file if it ends in .safetensors")
     add("--prune", metavar="CRITERION", help="magnitude, random, wanda, ...")
-    add("--sparsity", type=float, default=0.9, help="removed fraction (default: 0.9)")
-    add("--allocation", default="pooled", help="pooled, uniform, erk, ... (default: pooled)")
+    add("--sparsity", type=float, help="removed fraction (default: 0.9, or what the pattern fixes)")
+    add("--allocation", help="pooled, uniform, ... (default: pooled, or uniform if the pattern fixes the sparsity)")
+    add("--pattern", help="unstructured, n_of_m, channels, block, ... (default: unstructured)")
     add("--factorize", metavar="FACTORIZATION", help="svd, whitened, tucker, ...")
     ranks = command.add_mutually_exclusive_group()
     ranks.add_argument("--energy", type=float, metavar="FRACTION", help="of the squared singular values that is kept")
@@ -68,6 +94,8 @@ def _compress(command: argparse.ArgumentParser) -> None:
     add("--quantize", metavar="GRID", help="integer, nf4, ternary, ...")
     add("--bits", type=int)
     add("--group", type=int, help="entries that share a scale")
+    add("--calibration", help="of scales: absmax, mse, least_squares, ... (default: that of the grid)")
+    add("--rounding", help="nearest, gptq, adaround, ... (default: nearest)")
     add("--seed", type=int, default=0, help="of methods that draw")
 
 

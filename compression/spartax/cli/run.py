@@ -7,22 +7,22 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from types import ModuleType
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 import optax
 
-from spartax import attacks, catalog, checkpoint, data, lowrank, measure, prune, quantize, tree
-from spartax.arrays import is_leaf, nbytes, pack, straight_through_inputs
-from spartax.cli import network
+from spartax import attacks, checkpoint, data, measure, train, tree
+from spartax.arrays import dense, is_leaf, nbytes, pack, straight_through_inputs
+from spartax.cli import network, steps
 from spartax.cli.options import parser
 from spartax.compress import compress
 from spartax.measure import folder
-from spartax.program import compressed, explain, inspect
-from spartax.records import ApplyFn, Params, Transform
+from spartax.program import compressed, explain
+from spartax.records import ApplyFn, Params
+
+AT_ONCE = 1000  # images of a batch of batch statistics
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,69 +54,40 @@ def _inspect(given: argparse.Namespace) -> None:
 
 
 def _compress(given: argparse.Namespace) -> None:
-    steps = _steps(given)
+    given = steps.settled(given)
+    transforms = steps.transforms(given)
     found = network.read(given.checkpoint, given.apply, given.shape)
     apply, batch = found.program()
-    if given.data:
-        images = data.load(given.data, "train", given.data_dir)
-        batch = images.x[: given.examples], images.y[: given.examples]
+    images = data.load(given.data, "train", given.data_dir, given.examples) if given.data else None
+    if images is not None:
+        network.check(apply, found.params, images.x.shape)
+        batch = images.x, images.y
     loss = optax.softmax_cross_entropy_with_integer_labels
     key = jax.random.key(given.seed)
-    small = pack(compress(apply, found.params, *steps, batches=[batch], loss=loss, key=key).params)
-    size = network.write(given.out, found._replace(params=small, about=_about(given, found.about)))
+    small = pack(compress(apply, found.params, *transforms, batches=[batch], loss=loss, key=key).params)
+    small, said = _refreshed(found, small, images)
+    size = network.write(given.out, found._replace(params=small, about=steps.about(given, found.about)))
     print(measure.summary(small))
-    print(f"{given.out}: {size:,} bytes on disk")
+    print("\n".join([f"{given.out}: {size:,} bytes on disk", *said]))
 
 
-def _about(given: argparse.Namespace, before: network.About) -> network.About:
-    """What was done to the network, after what had been done before."""
-    words, options = [], {}
-    if given.prune:
-        words.append((f"{given.prune}, {given.allocation}", f"{100 * given.sparsity:g}%"))
-        options |= {name: getattr(given, name) for name in ("prune", "allocation", "sparsity")}
-    if given.factorize:
-        part = "energy" if given.bytes is None else "bytes"
-        words.append((given.factorize, f"{100 * getattr(given, part):g}% of {part}"))
-        options |= {name: getattr(given, name) for name in ("factorize", "energy", "bytes")}
-    if given.quantize:
-        sizes = {"bits": f"{given.bits} bits", "group": f"groups of {given.group}"}
-        words.append((given.quantize, *(text for name, text in sizes.items() if getattr(given, name) is not None)))
-        options |= {name: getattr(given, name) for name in ("quantize", "bits", "group")}
-    if given.data:
-        options |= {"calibration": given.data, "calibration_images": given.examples}
-    if given.seed:
-        options["compress_seed"] = given.seed
-    method = " + ".join([*filter(None, [before.options.get("method")]), *(word[0] for word in words)])
-    options = {**before.options, **measure.chosen(options), "method": method}
-    return before._replace(steps=(*before.steps, *(", ".join(word) for word in words)), options=options)
+def _refreshed(found: network.Network, params: Params, images: data.Dataset | None) -> tuple[Params, list[str]]:
+    """With batch statistics of the compressed network where it has any, and a line that says of which images."""
+    if not (isinstance(params, Mapping) and params.get("batch_stats")):
+        return params, []
+    if images is None:
+        return params, ["batch statistics: those of the network before; with --data they are measured anew"]
+    module = found.module
+    if module is None:
+        return params, ["batch statistics: those of the network before; --apply does not tell how to measure them anew"]
 
+    def training(variables: Params, x: jax.Array) -> tuple:
+        return module.apply(variables, x, train=True, mutable=["batch_stats"])
 
-def _steps(given: argparse.Namespace) -> list[Transform]:
-    """The transforms that were asked for, in the order in which they work best."""
-    steps = []
-    if given.prune:
-        criterion = _plug("--prune", prune.criteria, given.prune)
-        allocation = _plug("--allocation", prune.allocations, given.allocation)
-        steps.append(prune.prune(criterion, given.sparsity, allocation))
-    if given.factorize:
-        if given.energy is None and given.bytes is None:
-            raise ValueError("--factorize needs --energy FRACTION or --bytes FRACTION")
-        ranks = lowrank.energy(given.energy) if given.bytes is None else lowrank.byte_budget(given.bytes)
-        steps.append(lowrank.factorize(_plug("--factorize", lowrank.factorizations, given.factorize), ranks))
-    if given.quantize:
-        options = {name: getattr(given, name) for name in ("bits", "group") if getattr(given, name) is not None}
-        steps.append(quantize.quantize(_plug("--quantize", quantize.grids, given.quantize, **options)))
-    if not steps:
-        raise ValueError("give at least one of --prune, --factorize and --quantize")
-    return steps
-
-
-def _plug(option: str, package: ModuleType, name: str, **options: Any) -> Any:
-    factory: Callable[..., Any] = catalog.load(package, name)
-    try:
-        return factory(**options)
-    except TypeError as error:  # it has no such option, or needs one that the command line does not offer
-        raise ValueError(f"{option} {name}: {error}") from error
+    batches = np.array_split(images.x, -(-len(images.x) // AT_ONCE))
+    fresh = train.reestimate_batch_stats(training, dense(params), batches)
+    said = f"batch statistics: measured anew on {len(images.x)} images of {images.name}"
+    return {**params, "batch_stats": fresh["batch_stats"]}, [said]
 
 
 def _attack(given: argparse.Namespace) -> None:
@@ -128,10 +99,10 @@ def _attack(given: argparse.Namespace) -> None:
         found = found._replace(apply=found.apply or parent.apply, about=about)
     if found.apply is None:
         raise ValueError("--apply module:function is needed, or --parent CKPT of a known architecture")
-    test = data.load(given.data, "test", given.data_dir)
-    x, y = test.x[: given.examples], test.y[: given.examples]
+    test = data.load(given.data, "test", given.data_dir, given.examples)
+    x, y = test.x, test.y
     apply, _ = found._replace(shape=found.shape or (1, *x.shape[1:])).program()
-    inspect(apply, found.params, jax.ShapeDtypeStruct(x.shape, np.float32))  # fails in one line if they do not fit
+    network.check(apply, found.params, x.shape)
     if given.out:
         _ready(given.out)
     judged, routes = jax.tree_util.Partial(compressed(apply), found.params), _routes(parent, found.params, apply, x)
@@ -177,7 +148,7 @@ def _routes(
     if jax.tree.structure(through) != jax.tree.structure(params):
         routes["straight-through"] = jax.tree_util.Partial(compressed(apply), through)
     if parent is not None:
-        inspect(parent.apply or apply, parent.params, jax.ShapeDtypeStruct(x.shape, np.float32))
+        network.check(parent.apply or apply, parent.params, x.shape)
         routes["dense parent"] = jax.tree_util.Partial(compressed(parent.apply or apply), parent.params)
     return routes
 
