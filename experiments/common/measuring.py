@@ -131,12 +131,16 @@ def _attacked(
     found = measure.robustness(bench.attacks, network, test.x, test.y, key, BATCH, **where)
     robust, warnings = found.robust, doubts(bench, network)
     if ensemble is not None:
-        last = ensemble(key, routes["own"], test.x, test.y)  # compiled once for all networks without rounding inside
+        # compiled once for all networks without rounding inside, whose own gradients are those of their dense form
+        others = {name: f for name, f in routes.items() if name != "own"} if rounds_inputs(network.args) else {}
+        last = ensemble(key, routes["own"], test.x, test.y, routes=others)
         stands = last.robust & (predictions(network, last.x_adv, min(BATCH, len(test.y))) == test.y)
         robust = {**robust, "AutoAttack": stands}
         broken = {**found.broken_by, "AutoAttack": int((found.worst & ~stands).sum())}
         worst, first = found.worst & stands, next(iter(found.routes.values()))
-        claimed = first & (stands | (last.broken_by.attack == "square"))  # it alone takes no gradients of that route
+        # Square takes no gradients, those "by" another route none of the network's own
+        elsewhere = [name == "square" or " by " in name for name in last.broken_by.attack]
+        claimed = first & (stands | np.array(elsewhere))
         masking = float(claimed.mean() - worst.mean())
         found = found._replace(worst=worst, broken_by=broken, masking=masking)
         warnings += last.warnings

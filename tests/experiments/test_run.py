@@ -117,24 +117,33 @@ def test_autoattack_on_top_of_no_attack_is_refused_before_the_work(loaded, monke
     assert f"adds AutoAttack to other attacks, and {file} runs none" in capsys.readouterr().err
 
 
-def test_what_autoattack_breaks_is_taken_off_the_claim_and_off_the_worst(loaded, tmp_path):
-    """Of three images PGD breaks none; the ensemble breaks one by gradients, which masks nothing, one by queries."""
+@pytest.mark.parametrize("rounding", [False, True])
+def test_what_autoattack_breaks_is_taken_off_the_claim_and_off_the_worst(loaded, tmp_path, rounding):
+    """Of three images PGD breaks none; the ensemble breaks one by gradients, which masks nothing, one by queries.
+
+    Of a network that rounds activations it follows the other routes too, and what only they break was masked.
+    """
     subject = networks.load(configs.load(DENSE, [("eps", "0.1")], quick=True).values)
     x, y = subject.test.x, subject.test.y
-    by = types.SimpleNamespace(attack=np.array(["apgd-ce", "square", ""]))
+    last = "apgd-ce by again" if rounding else "square"
+    by, called = types.SimpleNamespace(attack=np.array(["apgd-ce", last, ""])), []
     broken = types.SimpleNamespace(robust=np.array([False, False, True]), x_adv=x, broken_by=by, warnings=[])
     bench = measuring.bench(subject, {"FGSM": attacks.fgsm(0.1)}, 0)
+    params = subject.variables
+    if rounding:
+        params = {"params": {"kernel": sx.QuantizedInputs(params["params"]["kernel"])}}
     found = measuring.record(
         bench,
-        subject.variables,
+        params,
         tmp_path / "weights",
         {"method": "dense", "options": {}, "role": "dense"},
         start=0.0,
         routes={"again": jax.tree_util.Partial(subject.apply_fn, subject.variables)},
-        ensemble=lambda key, logits_fn, x, y: broken,
+        ensemble=lambda key, logits_fn, x, y, routes: called.append(set(routes)) or broken,
         timed=False,
     )
     assert len(y) == found.examples == 3
+    assert called == [{"again"} if rounding else set()]
     assert (found.robust["FGSM"], found.broken_by) == (1.0, {"FGSM": 0, "AutoAttack": 2})
     np.testing.assert_allclose([found.worst, found.masking], [1 / 3, 1 / 3])
 
