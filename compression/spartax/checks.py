@@ -77,7 +77,7 @@ def labels(name: str, y: Any, *, batch: int, classes: float | None = None) -> No
 
 
 def batch(name: str, x: Any, y: Any, *, attacked: bool = False) -> None:
-    """A batch of training: as many labels as images, labels integers of 0 or more, images without NaN or infinity.
+    """A batch of training: as many labels as images, at least one, integers of 0 or more; no NaN or infinity in images.
 
     Values are looked at where they are in memory (NumPy), since looking at those of a device waits for it.
 
@@ -94,6 +94,8 @@ def batch(name: str, x: Any, y: Any, *, attacked: bool = False) -> None:
             images(f"x of {name}", part)
         elif isinstance(part, np.ndarray) and jnp.issubdtype(part.dtype, jnp.floating) and not np.isfinite(part).all():
             raise ValueError(f"x of {name} holds NaN or infinite values; every one must be finite.")
+    if not len(y):
+        raise ValueError(f"{name} must hold at least one example; got none.")
     if isinstance(y, np.ndarray):
         labels(f"y of {name}", y.reshape(-1), batch=y.size, classes=math.inf)
 

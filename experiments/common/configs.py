@@ -152,7 +152,7 @@ def check(values: ConfigDict) -> None:
     for name in ("seed", "tune_epochs"):
         checks.positive_int(*named(name), least=0)
     checks.in_range(*named("seed"), 0, 2**32 - 1)
-    checks.positive(*named("tune_rate"))
+    checks.in_range(*named("tune_rate"), 0.0, float("inf"), open_high=True)
     checks.one_of(*named("role"), ROLES)
     if values.examples is not None:
         checks.positive_int(*named("examples"))

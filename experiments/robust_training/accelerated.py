@@ -1,9 +1,10 @@
-"""Question: how robust is a network at an equal number of passes, under AccelAT and under a schedule fixed before?
+"""Question: how robust is a network after equally many epochs, under AccelAT and under a schedule fixed before?
 
 Paper: Nikfam, Marchisio, Martina and Shafique, AccelAT: A Framework for Accelerating the Adversarial Training of Deep
 Neural Networks through Accuracy Gradient (S033). `schedule` is "accelat", whose rate falls where accuracy on attacked
 held-out images stops rising, "cosine", or "constant". All three see the same images in the same order, under the same
-attack and optimizer, for `epochs` passes; `watched` images are held out from all of them.
+attack and optimizer, for `epochs` epochs; `watched` images are held out from all of them. AccelAT alone looks at those,
+under PGD-10 after every epoch: about 20 % more passes, which are not taken from its training.
 Command: python -m experiments.run --config=experiments/robust_training/accelerated.py --config.schedule=cosine
 Time: about 1 minute on two busy CPU cores, 2 with AccelAT, which looks at held-out images after each epoch.
 Expected: with seed 0 clean 98.4 % and worst of the attacks 84.9 % under the cosine; 99.2 % and 84.6 % under AccelAT,

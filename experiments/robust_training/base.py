@@ -45,7 +45,8 @@ def get_config() -> ConfigDict:
 
 
 def label(config: ConfigDict) -> str:
-    return f"cifar10_linf{config.eps * 255:g}_{config.network}_{config.loss}"
+    seed = f"_seed{config.seed}" if config.seed else ""  # names without one are those of committed weights
+    return f"cifar10_linf{config.eps * 255:g}_{config.network}_{config.loss}{seed}"
 
 
 def build(config: ConfigDict) -> tuple:

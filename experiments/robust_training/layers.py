@@ -1,7 +1,8 @@
 """`python -m experiments.robust_training.layers --data-dir DIR`: which parts of a network an attack moves most.
 
 Paper: *Layer-wise Regularized Adversarial Training using Layers Sustainability Analysis framework* (S095). For every
-part of the network, the mean over test images of `|phi(x) - phi(x')| / |phi(x)|`, its outputs before and after PGD-20;
+block, and layer outside of blocks, the mean over test images of `|phi(x) - phi(x')| / |phi(x)|`, its outputs after the
+ReLU, of images before and after PGD-20; logits are left out, as in the code of the paper.
 `--examples 500` and all networks take about a minute on two CPU cores. Prints a table and writes `--out` as JSON.
 """
 
@@ -9,7 +10,7 @@ import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -60,12 +61,26 @@ def measured(name: str, data_dir: str, examples: int) -> dict:
 
 
 def parts(module: nn.Module) -> train.Activations:
-    """The outputs of the parts that the module calls itself: blocks, and layers outside of them."""
+    """Outputs after the ReLU of the blocks, and of the layers outside of them, that the module calls; not the logits.
+
+    For networks where a ReLU follows each of them, or the normalization that comes next: all that are measured here.
+    """
 
     def activations(variables: Params, x: Array) -> dict[str, Array]:
-        own = lambda part, method: method == "__call__" and len(part.path) == 1  # noqa: E731
-        seen: Any = module.apply(variables, x, capture_intermediates=own)[1]
-        return {name: found["__call__"][0] for name, found in seen["intermediates"].items()}
+        found: dict[str, Array] = {}
+
+        def keep(call: Callable[..., Any], given: tuple, options: dict, context: Any) -> Any:
+            output = call(*given, **options)
+            if context.method_name == "__call__" and len(context.module.path) == 1:
+                if isinstance(context.module, nn.BatchNorm):
+                    found.popitem()  # the layer that is normalized
+                found[context.module.path[0]] = nn.relu(output)  # of a block it is there already
+            return output
+
+        with nn.intercept_methods(keep):
+            module.apply(variables, x)
+        found.popitem()  # the logits
+        return found
 
     return activations
 

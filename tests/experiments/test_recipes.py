@@ -16,6 +16,7 @@ from experiments.robust_training.recipes import hydra
 from spartax import arrays, data, models, prune, train, tree
 
 RECIPES = pathlib.Path(hydra.__file__).parent
+PGD_TRAINING = common.pgd_training  # before the tests replace it
 KERNELS = ["params/linear1/kernel", "params/linear2/kernel"]  # of 32 and 24 entries
 
 
@@ -40,6 +41,17 @@ def made(name, subject, **values):
     """The weights of a recipe, with one epoch of each stage."""
     config = configs.load(str(RECIPES / f"{name}.py"), [(k, str(v)) for k, v in values.items()], quick=True)
     return run.compressed(config, subject)
+
+
+def is_kept(params):
+    """The masks of both weights, one after the other."""
+    return np.concatenate([np.ravel(w.mask) for w in tree.pick(params, KERNELS).values()])
+
+
+def largest(weights, count):
+    """Where the largest entries of both arrays are, as a mask of them one after the other."""
+    entries = np.concatenate([np.ravel(weights[path]) for path in KERNELS])
+    return np.isin(np.arange(entries.size), np.argsort(-entries, kind="stable")[:count])
 
 
 def kept(params):
@@ -120,11 +132,112 @@ def test_scores_are_trained_with_norms_whatever_these_are_called():
         assert not rule(path, None)
 
 
-@pytest.mark.parametrize("name", ["mad", "twin_rep"])
-def test_mad_and_twin_rep_rank_all_layers_together(subject, name):
-    first, second = kept(made(name, subject, sparsity=0.75))
-    assert first + second == 14
-    assert name == "mad" or second > 6
+def sizes(variables):
+    return {path: np.abs(w) for path, w in tree.pick(variables, KERNELS).items()}
+
+
+def test_mad_keeps_the_largest_of_its_scores_over_all_layers(subject, monkeypatch):
+    """Which are no magnitudes; the attack of the scores is that of the threat."""
+    real, found, attack = prune.mad, {}, []
+
+    def mad(given, **options):
+        criterion = real(given, **options)
+        attack.append(given)
+
+        def score(weights, evidence):
+            found.update(criterion.score(weights, evidence))
+            return found
+
+        return criterion._replace(score=score)
+
+    monkeypatch.setattr(prune, "mad", mad)
+    masks = is_kept(made("mad", subject, sparsity=0.75))
+    np.testing.assert_array_equal(masks, largest(found, 14))
+    assert np.sum(masks != largest(sizes(subject.variables), 14)) > 2
+    x, y = batch(subject)
+    moved = attack[0](jax.random.key(0), lines, x, y)
+    np.testing.assert_allclose(np.abs(moved - x).max(), subject.eps, rtol=1e-5)
+
+
+def test_twin_rep_keeps_the_largest_products_of_its_training_over_all_layers(subject, monkeypatch):
+    """Which are others than before it."""
+    products, finish = {}, prune.finish
+
+    def finished(params):
+        done = finish(params)
+        products.update(sizes(done))
+        return done
+
+    monkeypatch.setattr(prune, "finish", finished)
+    masks = is_kept(made("twin_rep", subject, sparsity=0.75, twin_rate=0.1))
+    np.testing.assert_array_equal(masks, largest(products, 14))
+    assert np.sum(masks != largest(sizes(subject.variables), 14)) > 2
+    assert masks[32:].sum() > 6  # of the larger weight; half of them for each layer alone would be 6
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """`(loss, variables)` of every training that is begun; nothing is trained."""
+    begun = []
+    monkeypatch.setattr(train, "make_step", lambda loss, *given: loss)
+    monkeypatch.setattr(train, "fit", lambda loss, state, *given, **rest: begun.append((loss, state)) or (state, []))
+    return begun
+
+
+def batch(subject):
+    return subject.train.x[:8], np.arange(8) % 2
+
+
+def lines(x):
+    """Logits of two classes."""
+    total = x.reshape(len(x), -1).sum(1)
+    return jax.numpy.stack([total, 1 - total], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "trainings"), [("mad", 1), ("twin_rep", 2), ("radmm", 4), ("flying_bird", 1), ("int4", 1)]
+)
+def test_every_training_of_a_recipe_attacks_with_seven_steps(subject, monkeypatch, losses, name, trainings):
+    """A stand-in for PGD, whose images must be those that the loss is taken on."""
+    attack = lambda key, logits_fn, x, y: x + 0.25  # noqa: E731
+    asked = []
+    monkeypatch.setattr(common, "pgd_training", PGD_TRAINING)
+    monkeypatch.setattr(common.attacks, "pgd", lambda *given, **options: asked.append((given, options)) or attack)
+    monkeypatch.setattr(prune, "mad", lambda *given, **options: prune.magnitude())  # compiling it is another test
+    made(name, subject)
+    assert len(losses) == trainings
+    assert ((subject.eps,), {"steps": 7}) in asked
+    for loss, state in losses:
+        seen = []
+        forward = lambda x, seen=seen: (seen.append(np.asarray(x)) or lines(x), {})  # noqa: E731
+        loss(train.Network(lines, forward, state.variables), jax.random.key(0), *batch(subject))
+        np.testing.assert_array_equal(seen, [batch(subject)[0] + 0.25])
+
+
+def test_both_trainings_of_hydra_are_under_trades(subject, losses):
+    made("hydra", subject, beta=3.0)
+    assert len(losses) == 2
+    network, key = train.Network(lines, lambda x: (lines(x), {})), jax.random.key(0)
+    want, plain = (
+        float(loss(network, key, *batch(subject))[0]) for loss in (train.trades(subject.eps, beta=3.0), train.clean())
+    )
+    assert want > plain + 0.02
+    for loss, _ in losses:
+        np.testing.assert_allclose(loss(network, key, *batch(subject))[0], want, rtol=1e-6)
+
+
+def test_the_stale_adversary_of_concurrent_training_is_another_than_the_fresh_one(subject):
+    """Where the attacked images count: without them both are the same training."""
+
+    def trained(adversary, share):
+        values = [("adversary", adversary), ("share", share), ("rate", "0.05"), ("epochs", "2")]
+        config = configs.load(str(RECIPES.parent / "concurrent.py"), values, quick=True)
+        return jax.tree.leaves(run.compressed(config, subject))
+
+    stale, fresh = trained("stale", "0.0"), trained("fresh", "0.0")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), stale, fresh)
+    stale, fresh = trained("stale", "1.0"), trained("fresh", "1.0")
+    assert max(np.abs(a - b).max() for a, b in zip(stale, fresh, strict=True)) > 1e-3
 
 
 def test_radmm_pulls_before_it_prunes(subject):

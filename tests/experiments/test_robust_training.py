@@ -51,6 +51,26 @@ def test_the_same_command_goes_on_from_the_end(folder, monkeypatch):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_another_seed_has_files_of_its_own_beside_those_of_the_first(folder, monkeypatch):
+    """The second training has no checkpoint to go on from, and leaves what the first one wrote."""
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    began = []
+
+    def trained(config, name, module, images, where):
+        began.append((config.seed, name, where))
+        return images, models.load(folder / f"{NAME}.safetensors").variables
+
+    monkeypatch.setattr(base, "trained", trained)
+    monkeypatch.setattr(models, "resnet_cifar", lambda depth, shortcut: models.ResNet((4,), (1,), 4))
+    config = configs.load(FILE, [("out", str(folder)), ("loss", "clean"), ("seed", "1")], quick=True)
+    assert config.label == base.subject(config.values).name == f"{NAME}_seed1"
+    assert began == [(1, f"{NAME}_seed1", folder)]
+    after = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    assert after.pop(f"{NAME}_seed1.safetensors")
+    (folder / f"{NAME}_seed1.safetensors").unlink()
+    assert after == before
+
+
 def test_single_step_training_watches_for_overfitting():
     """A network that decides by the first pixel: one step and many find the same."""
     config = configs.load(FILE, [("loss", "aaer")], quick=True).values

@@ -53,8 +53,8 @@ def test_it_does_not_fall_below_the_least():
     assert found == [6, 12, 18, 24]
 
 
-def test_the_rate_reaches_the_optimizer():
-    """Gradient 1 everywhere: the weight moves by the sum of the rates; one trace serves all of them."""
+def problem():
+    """An epoch of one step, a state, and the traces: gradient 1 everywhere."""
     traces = []
 
     def apply(params, x):
@@ -66,13 +66,42 @@ def test_the_rate_reaches_the_optimizer():
     step = train.make_step(loss, tx, apply)
     state = train.init_state({"w": jnp.zeros(())}, tx)
     key, x, y = jax.random.key(0), jnp.ones((1, 1)), jnp.zeros(1, jnp.int32)
-    run = lambda state, number: step(state, key, x, y)[0]  # noqa: E731
+    return lambda state, number: step(state, key, x, y)[0], state, traces
+
+
+def test_the_rate_reaches_the_optimizer():
+    """The weight moves by the sum of the rates; one trace serves all of them."""
+    run, state, traces = problem()
     control = functools.partial(accelat_step, window=2, factor=0.5)
     state, history, rates = train.accelat(run, lambda v: 0.4, state, epochs=8, control=control)
     assert history == [0.4] * 8
     assert rates == [0.5] * 3 + [0.25] * 3 + [0.125] * 2
     np.testing.assert_allclose(state.variables["w"], -sum(rates))
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("parts", [(4, 4), (1,) * 8, (7, 1)])
+def test_parts_of_a_run_are_one_run(parts):
+    """What the rate waits for is in what is given back; epochs are counted on."""
+    given = {"control": functools.partial(accelat_step, window=2, factor=0.5)}
+    score = lambda variables: 0.4 + 0.001 * abs(float(variables["w"]))  # noqa: E731
+    run, state, _ = problem()
+    whole, *told = train.accelat(run, score, state, epochs=8, **given)
+    assert len(set(told[1])) == 3
+    run, state, _ = problem()
+    numbers, before = [], ((), ())
+
+    def epoch(state, number):
+        numbers.append(number)
+        return run(state, number)
+
+    for epochs in parts:
+        state, *before = train.accelat(epoch, score, state, epochs=epochs, before=before, **given)
+    assert before == told
+    assert numbers == list(range(8))
+    np.testing.assert_array_equal(state.variables["w"], whole.variables["w"])
+    with pytest.raises(ValueError, match=r"before must hold a rate for each accuracy; got 1 for 2\."):
+        train.accelat(run, score, state, epochs=1, before=([0.1, 0.2], [0.5]))
 
 
 def test_bad_arguments():

@@ -70,3 +70,20 @@ def test_bad_use_is_refused():
         train.ema().update({}, train.ema().init({}))
     with pytest.raises(ValueError, match=r"one train.ema or train.swa; it has 0"):
         train.averaged(train.init_state({"w": jnp.ones(1)}, optax.sgd(1.0)))
+
+
+@pytest.mark.parametrize(("average", "share"), [(train.ema(0.99), lambda n: 0.01), (train.swa(), lambda n: 1 / n)])
+def test_averages_of_low_precision_weights_are_float32(average, share):
+    """Moves of a hundredth of the distance are below the spacing of bfloat16; only what is read is rounded."""
+    tx = optax.chain(optax.sgd(1.0), average)
+    step = train.make_step(pull, tx, lambda params, x: x)
+    state, expected = train.init_state({"w": jnp.array([10.0], jnp.bfloat16)}, tx), 10.0
+    for number in range(1, 42):
+        state, _ = step(state, KEY, X, Y)
+        expected += share(number) * (10 - number - expected)
+    kept = state.opt_state[1].average["w"]
+    assert kept.dtype == jnp.float32
+    np.testing.assert_allclose(kept, [expected], rtol=1e-5)
+    read = train.averaged(state)["w"]
+    assert read.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(read, kept.astype(jnp.bfloat16))

@@ -58,3 +58,9 @@ def test_of_batches_on_devices_the_first_is_checked():
 def test_labels_beyond_the_classes_are_suspected_first():
     with pytest.raises(train.NotFiniteError, match="became nan at step 1; look for labels beyond the classes"):
         run(CLEAN, (X, Y + 1))
+
+
+@pytest.mark.parametrize("batch", [(X[:0], Y[:0]), (jnp.asarray(X[:0]), jnp.asarray(Y[:0]))])
+def test_an_empty_batch_is_named(batch):
+    with pytest.raises(train.BadBatchError, match=r"batches\[1\] must hold at least one example; got none"):
+        run(CLEAN, (X, Y), batch)

@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import freeze
 
 from spartax import program, train
 from spartax.arrays import Masked
@@ -63,3 +64,14 @@ def test_bad_input():
         train.reestimate_batch_stats(train_apply, variables, [])
     with pytest.raises(ValueError, match="does not update batch_stats"):
         train.reestimate_batch_stats(lambda v, x: (x, {"batch_stats": v["batch_stats"]}), variables, batches())
+
+
+def test_frozen_collections_are_collections():
+    """`init` of an older Flax gives a FrozenDict, and `apply` takes one; what it updates comes back as either."""
+    variables, train_apply = network()
+    expected = train.reestimate_batch_stats(train_apply, variables, batches())["batch_stats"]
+    frozen_too = lambda v, x: (None, freeze(train_apply(v, x)[1]))  # noqa: E731
+    for forward in (train_apply, frozen_too):
+        found = train.reestimate_batch_stats(forward, freeze(variables), batches())["batch_stats"]
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)

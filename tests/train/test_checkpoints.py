@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax.experimental import multihost_utils
 
 from spartax import checkpoint, train
 from spartax.train.checkpoints import fingerprint, resume, save
@@ -115,11 +116,74 @@ def test_a_full_disk_says_so_and_loses_nothing(whole, tmp_path, monkeypatch):
     real = checkpoint._write_arrays
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_write_arrays", fills_up)
-        with pytest.raises(OSError, match=r"could not be written, what it held before is unchanged: .*No space left"):
+        with pytest.raises(
+            OSError, match=r"could not be written, what it held before is unchanged: .*No space left"
+        ) as caught:
             this.run(tmp_path)
+    np.testing.assert_array_equal(caught.value.losses, whole[1][:15])
+    assert int(caught.value.state.step) == 15
+    assert np.isfinite(caught.value.state.variables["bias"]).all()  # its memory was not given away
     assert not written[-1].exists()
     assert len(checkpoint.restore(tmp_path)["losses"]) == 10
     assert_same(this.run(tmp_path), whole)
+
+
+@pytest.mark.parametrize(("process", "said"), [(0, "No space left"), (1, "could not be written by process 0")])
+def test_a_full_disk_stops_every_process(process, said, tmp_path, monkeypatch):
+    """Two processes exchange whether the first one could write; each of them played here, with the same exchange."""
+    exchanged = []
+
+    def allgather(x):
+        exchanged.append(bool(x))
+        return np.array([True, False])
+
+    def full(*given, **more):
+        raise OSError(28, "No space left on device")
+
+    state, keep = this.start(), train.checkpoints(tmp_path, every=5, config={})
+    mark = fingerprint(keep, state, this.KEY)
+    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(multihost_utils, "process_allgather", allgather)
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    with pytest.raises(OSError, match=said):
+        save(keep, mark, state, [1.5])
+    assert exchanged == [process == 0]
+
+
+@pytest.mark.parametrize("every", [4, 5])  # the last checkpoint on the way is that of the last step, or of one before
+def test_the_look_at_the_end_is_in_the_last_checkpoint(every, tmp_path):
+    def ended(folder, score):
+        keep = folder and train.checkpoints(folder, every=every, config={})
+        batches = [(this.images().x[:5], this.images().y[:5])] * 8
+        options = {"validate": train.validation(score, every=3), "keep": keep, "progress": False}
+        return train.fit(this.STEP, this.start(), batches, this.KEY, **options)
+
+    def stops(variables):
+        seen.append(1)
+        if len(seen) == 3:
+            raise InterruptedHere
+        return this.score(variables)
+
+    seen, at_once = [], ended(None, this.score)
+    with pytest.raises(InterruptedHere):
+        ended(tmp_path, stops)
+    assert_same(ended(tmp_path, this.score), at_once)
+    assert_same(ended(tmp_path, lambda variables: pytest.fail("nothing is left to look at")), at_once)
+
+
+def test_a_checkpoint_of_another_method_is_refused(tmp_path):
+    interrupted(tmp_path, 6)
+    state = this.start()
+    fewer = {"first": state.method.layouts["first"]}
+    for other in ({"layouts": fewer}, {"state": {"first": 35, "second": 18}}, {"state": {"first": np.ones(2)}}):
+        with pytest.raises(ValueError, match="another run: the compression in training works on other weights or"):
+            this.run(tmp_path, state=state._replace(method=state.method._replace(**other)))
+    spec = json.loads((tmp_path / "spec.json").read_text())
+    del spec["extra"]["fingerprint"]["method"]  # as those of before
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    steps = []
+    this.run(tmp_path, die=steps.append)
+    assert steps[0] == 5
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.core import freeze
 
 from spartax import attacks, train
 
@@ -92,6 +93,8 @@ def test_bad_use_is_named():
         train.conadv(ATTACK, share=1.5)
     with pytest.raises(ValueError, match="variables must be collections"):
         train.with_adversary(PARAMS, ATTACK, apply, KEY, *BATCHES[0])
+    frozen = train.with_adversary(freeze({"params": PARAMS}), ATTACK, apply, KEY, *BATCHES[0])
+    np.testing.assert_array_equal(frozen["adversary"]["x"], start()["adversary"]["x"])
     network = train.Network(None, None, {"params": PARAMS})
     with pytest.raises(ValueError, match=r"train\.with_adversary"):
         train.conadv(ATTACK)(network, KEY, *BATCHES[0])

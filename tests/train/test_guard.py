@@ -90,3 +90,34 @@ def test_accumulated_batches_are_one_large_batch():
     small = ended(optax.MultiSteps(optax.sgd(0.5, 0.9), 3), [(x[i : i + 4], y[i : i + 4]) for i in (0, 4, 8)] * 2)
     np.testing.assert_allclose(small, large, rtol=1e-5, atol=1e-6)
     assert np.abs(np.asarray(large) - params["w"]).max() > 0.1
+
+
+def product(network, key, x, y):
+    """Its gradient in w is x."""
+    return network.variables["w"] * x[0, 0], {}
+
+
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_a_state_of_the_optimizer_that_breaks_is_no_good_state(shape):
+    """The square of a gradient of 1e25 is infinite; Adam would never move that weight again."""
+    step = train.make_step(lambda n, key, x, y: (jnp.sum(product(n, key, x, y)[0]), {}), TX, lambda params, x: x)
+    batches = [(np.full_like(X, value), Y) for value in (1.0, 1.0, 1e25, 1.0)]
+    begin = lambda: train.init_state({"w": jnp.ones(shape)}, TX)  # noqa: E731
+    good, _ = train.fit(step, begin(), batches[:2], KEY, progress=False)
+    with pytest.raises(train.NotFiniteError, match=r"the optimizer .* stopped being finite .* at step 3") as caught:
+        train.fit(step, begin(), batches, KEY, progress=False)
+    assert flat(caught.value.state) == flat(good)
+
+
+def test_an_optimizer_may_begin_with_an_infinite_best_value():
+    """It stays infinite in the first step."""
+
+    def update(updates, state, params=None):
+        return updates, jnp.where(updates["w"] < 1, updates["w"], state)
+
+    least = optax.GradientTransformation(lambda params: jnp.float32(jnp.inf), update)
+    tx = optax.chain(least, optax.sgd(0.5))
+    step = train.make_step(product, tx, lambda params, x: x)
+    batches = [(np.full_like(X, value), Y) for value in (1.0, 0.5)]
+    state, _ = train.fit(step, train.init_state({"w": jnp.float32(1)}, tx), batches, KEY, progress=False)
+    assert (float(state.opt_state[0]), float(state.variables["w"])) == (0.5, 0.25)

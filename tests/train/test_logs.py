@@ -54,8 +54,9 @@ def test_what_loss_and_score_tell_is_written(tmp_path):
         {"step": 7, "score": 2.5, "alarm": 1.0},
         {"step": 10, "loss": -1.25, "mean": 9 / 16},
         {"step": 11, "loss": -4.0, "mean": 10 / 16},
+        {"step": 11, "score": 4.5, "alarm": 1.0},
     ]
-    assert (state.best.step, state.log) == (7, None)
+    assert (state.best.step, state.log) == (11, None)
 
 
 def test_a_log_whose_disk_is_full_is_left(tmp_path):
@@ -67,7 +68,29 @@ def test_a_log_whose_disk_is_full_is_left(tmp_path):
     with pytest.warns(UserWarning, match=said) as warned:
         lines_of(11, [broken, train.json_lines(tmp_path / "whole.jsonl")])
     assert len(warned) == 1
-    assert [line["step"] for line in without_rates(tmp_path / "whole.jsonl")] == [7, 10, 11]
+    assert [line["step"] for line in without_rates(tmp_path / "whole.jsonl")] == [7, 10, 11, 11]
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    log = train.json_lines(tmp_path / "log.jsonl")
+    log.write(5, {"score": 0.5, "gap": float("nan"), "most": float("inf")})
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 5, "score": 0.5, "gap": null, "most": null}\n'
+
+
+@pytest.mark.parametrize("name", ["step", "loss", "images_per_second"])
+def test_names_of_the_loop_are_refused(name):
+    tx, batch = optax.sgd(0.5), (np.ones((2, 3), np.float32), np.zeros(2, np.int32))
+    plain = lambda network, key, x, y: (network.variables["w"], {})  # noqa: E731
+    named = lambda network, key, x, y: (network.variables["w"], {"log": {name: x.mean()}})  # noqa: E731
+
+    def run(loss, score):
+        step, state = train.make_step(loss, tx, lambda params, x: x), train.init_state({"w": np.float32(1)}, tx)
+        return train.fit(step, state, [batch], this.KEY, validate=train.validation(score, every=1), progress=False)
+
+    with pytest.raises(ValueError, match=rf'updates\["log"\] of the loss must not use the names step.*; got {name!r}'):
+        run(named, lambda variables: 1.0)
+    with pytest.raises(ValueError, match=f"score must not use the names step.*; got {name!r}"):
+        run(plain, lambda variables: {"score": 1.0, name: 2.0})
 
 
 def records(data):

@@ -228,6 +228,38 @@ def test_layers_by_hand():
         train.layer_regularized(move, hidden, {"none": 1.0})(network, KEY, X, Y)
 
 
+def test_examples_that_silence_a_layer_do_not_count():
+    """Of lengths 5, 0, 0.02 and 5 before, the second and third are silent; they do not pull the weights either."""
+    x = jnp.asarray([[3.0, 4.0], [0.0, 0.0], [0.02, 0.0], [4.0, 3.0]])
+    shift = jnp.asarray([[0.0, 1.0], [0.05, 0.0], [1.0, 0.0], [0.0, 0.5]])
+    one = lambda variables, x: {"one": x * variables}  # noqa: E731
+    measured = train.sustainability(one, jnp.float32(2.0), x, x + shift)
+    np.testing.assert_allclose(measured["one"], (1 / 5 + 0.5 / 5) / 2, rtol=1e-6)
+    assert train.sustainability(one, jnp.float32(2.0), 0 * x, x) == {"one": 0.0}
+    assert np.isnan(train.sustainability(one, jnp.float32(np.nan), x, x + shift)["one"])
+    two = lambda variables, x: {"one": x + variables}  # noqa: E731
+
+    def value(variables, rows):
+        logits = lambda x: 0.0 * x  # noqa: E731
+        network = train.Network(logits, lambda x: (logits(x), {}), variables)
+        attack = lambda key, logits_fn, x, y: x + shift[rows]  # noqa: E731
+        loss = train.layer_regularized(attack, two, {"one": 1.0})
+        return loss(network, KEY, x[rows], jnp.zeros(len(rows), jnp.int32))[0]
+
+    all_rows, heard = np.arange(4), np.array([0, 3])
+    zero = jnp.zeros(())
+    np.testing.assert_allclose(value(zero, all_rows), np.log(2) + 0.15, rtol=1e-6)
+    got, want = (jax.grad(value)(zero, rows) for rows in (all_rows, heard))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    assert abs(want) > 1e-3
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_a_layer_that_was_not_measured_is_named(bad):
+    with pytest.raises(ValueError, match=rf"^measured\['a'\] must be in \[0.0, inf\); got {bad}"):
+        train.most_vulnerable({"b": 1.0, "a": bad})
+
+
 def test_updates_are_averaged():
     one, two = {"s": jnp.asarray([1.0, 2.0])}, {"s": jnp.asarray([3.0, 6.0])}
     np.testing.assert_array_equal(averaged_updates(one, two)["s"], [2.0, 4.0])

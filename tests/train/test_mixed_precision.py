@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.core import freeze
 
 import spartax as sx
 from spartax import train
@@ -69,6 +70,9 @@ def test_collections_beside_params_stay_float32():
     out, updates = mixed({"params": jnp.float32(2), "batch_stats": jnp.float32(1)}, jnp.ones((1, 1)))
     assert out.dtype == jnp.float32
     assert float(updates["batch_stats"]) == pytest.approx(1.0001, rel=1e-6)
+    assert (
+        float(mixed(freeze({"params": jnp.float32(2), "batch_stats": jnp.float32(1)}), jnp.ones((1, 1)))[0][0, 0]) == 2
+    )
 
 
 def test_the_dtype_must_be_floating():

@@ -104,6 +104,34 @@ def test_rigl_grows_by_the_gradient_of_the_dense_weight_and_restarts_moments():
     assert int(new.opt_state[0].count) == 10
 
 
+def test_the_dense_gradient_under_awp_is_that_of_the_weights_it_moves():
+    """Weights move under their masks, `gamma` times their length; the gradient there reaches what is removed."""
+    seen, transform = {}, prune.rigl(0.5, prune.uniform(), end=100, every=1)
+
+    def update(params, state, evidence):
+        seen.update(evidence.grads)
+        return transform.update(params, state, evidence)
+
+    loss = train.awp(train.clean(), gamma=0.2)
+    step, state, refresh = start(transform._replace(update=update), optax.sgd(0.1), loss)
+    old = jax.tree.map(np.array, state.variables)
+    run(step, state, refresh, 2)
+    seen.clear()
+    _, x, y = problem()
+    refresh.update(start(transform, optax.sgd(0.1), loss)[1], KEY, x, y)
+    masks, kept = {p: old[p].mask for p in ("first", "second")}, sx.dense(old)
+    slope = jax.grad(lambda params: cross_entropy(mlp(params, x), y).mean())
+    rise, moved = slope(kept), dict(kept)
+    for path, mask in masks.items():
+        towards = rise[path] * mask
+        moved[path] = kept[path] + 0.2 * np.linalg.norm(kept[path]) * towards / np.linalg.norm(towards)
+    for path, mask in masks.items():
+        want = slope(moved)[path]
+        np.testing.assert_allclose(seen[path], want, rtol=1e-4, atol=1e-6)
+        assert np.abs(want - rise[path])[~mask].max() > 1e-2
+        assert np.abs(old[path].weight)[~mask].max() > 0.1  # which do not count in the length
+
+
 def test_moments_and_averages_restart_where_only_a_part_of_the_params_has_them():
     params = {"kernel": jnp.full((2, 2), 5.0), "bias": jnp.full(2, 5.0)}
     label = lambda path, _: "biases" if "bias" in jax.tree_util.keystr(path) else "kernels"  # noqa: E731

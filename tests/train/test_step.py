@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import chex
 import jax
@@ -6,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.core import freeze
 
 from spartax import attacks, program, train
 from spartax.arrays import LowRank, Masked, Quantized, Sum
@@ -155,6 +157,18 @@ def test_fit_stops_at_the_first_loss_that_is_not_a_number(bad, expected):
         train.fit(step, train.init_state(params, tx), batches, KEY, progress=False)
 
 
+def test_a_refresh_that_fails_leaves_the_state_in_the_error():
+    params, x, y = problem()
+    tx = optax.sgd(0.1)
+    step = train.make_step(train.clean(), tx, linear)
+    good, losses = train.fit(step, train.init_state(params, tx), [(x, y)] * 2, KEY, progress=False)
+    refresh = train.Refresh(lambda number: number == 2, lambda state, *given: {}["no evidence"])
+    with pytest.raises(KeyError) as caught:
+        train.fit(step, train.init_state(params, tx), [(x, y)] * 4, KEY, refresh=refresh, progress=False)
+    np.testing.assert_array_equal(caught.value.state.variables["kernel"], good.variables["kernel"])
+    np.testing.assert_array_equal(caught.value.losses, losses)
+
+
 def test_fit_needs_a_batch():
     params, *_ = problem()
     tx = optax.sgd(0.1)
@@ -192,3 +206,85 @@ def test_factors_on_a_frozen_weight_are_trained_and_the_weight_keeps_every_bit()
     assert not np.allclose(kernel.terms[1].left, left, atol=1e-3)
     np.testing.assert_array_equal(kernel.terms[0], params["kernel"])
     np.testing.assert_array_equal(state.variables["bias"], params["bias"])
+
+
+def normed(params, x):
+    return linear(params["params"], x - params["batch_stats"]["mean"])
+
+
+def normed_in_training(variables, x):
+    mean = 0.9 * variables["batch_stats"]["mean"] + 0.1 * jnp.mean(x, axis=0)
+    return linear(variables["params"], x - jnp.mean(x, axis=0)), {"batch_stats": {"mean": mean}}
+
+
+def test_frozen_collections_are_collections():
+    params, x, y = problem()
+    variables, tx = {"params": params, "batch_stats": {"mean": jnp.zeros(4)}}, optax.adamw(0.1)
+    frozen_too = lambda v, x: (normed_in_training(v, x)[0], freeze(normed_in_training(v, x)[1]))  # noqa: E731
+    steps = [train.make_step(train.clean(), tx, normed, forward) for forward in (normed_in_training, frozen_too)]
+    plain, _ = train.fit(steps[0], train.init_state(variables, tx), [(x, y)] * 3, KEY, progress=False)
+    given = freeze(variables), {name: freeze(value) for name, value in variables.items()}
+    for step, frozen in itertools.product(steps, given):
+        state, _ = train.fit(step, train.init_state(frozen, tx), [(x, y)] * 3, KEY, progress=False)
+        found = state.variables
+        np.testing.assert_allclose(found["batch_stats"]["mean"], (1 - 0.9**3) * x.mean(0), rtol=1e-5)
+        jax.tree.map(np.testing.assert_array_equal, dict(found["params"]), dict(plain.variables["params"]))
+
+
+def test_arrays_of_the_optimizer_stay_usable():
+    """Its key goes into the state, whose memory a step reuses."""
+    params, x, y = problem()
+    tx = optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(3)), optax.sgd(0.1))
+    step = train.make_step(train.clean(), tx, linear)
+    first, second = (step(train.init_state(params, tx), KEY, x, y)[0].variables["kernel"] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_steps_of_a_loss_that_logs_can_be_scanned():
+    params, x, y = problem()
+    tx, keys = optax.sgd(0.1), jax.random.split(KEY, 3)
+    step = train.make_step(train.aaer(0.05), tx, linear)
+
+    def body(state, key):
+        state, loss = step(state, key, x, y)
+        return state._replace(log=None), (loss, state.log["abnormal"])
+
+    scanned, (losses, abnormal) = jax.lax.scan(body, train.init_state(params, tx), keys)
+    state, each = train.init_state(params, tx), []
+    for key in keys:
+        state, loss = step(state, key, x, y)
+        each.append((loss, state.log["abnormal"]))
+    np.testing.assert_allclose(losses, [loss for loss, _ in each], rtol=1e-5)
+    np.testing.assert_array_equal(abnormal, [part for _, part in each])
+    np.testing.assert_allclose(scanned.variables["kernel"], state.variables["kernel"], rtol=1e-5)
+
+
+def convolved(variables, x):
+    window = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    return jnp.mean(jax.lax.conv_general_dilated(x, variables["kernel"], **window), axis=(1, 2))
+
+
+def in_evaluation(network, key, x, y):
+    return jnp.mean(network.logits(x)), {}
+
+
+def in_training(network, key, x, y):
+    return jnp.mean(network.forward(x)[0]), {}
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere gradients are those of JAX")
+@pytest.mark.parametrize(
+    ("loss", "apply", "train_apply"),
+    [
+        (in_evaluation, convolved, None),
+        (in_training, convolved, None),
+        (in_training, lambda variables, x: pytest.fail("not in evaluation"), lambda v, x: (convolved(v, x), {})),
+    ],
+)
+def test_convolutions_of_both_networks_have_the_gradients_that_are_fast_on_cpu(loss, apply, train_apply):
+    """The kernel gradient of `program.fast_gradients` is a loop over a few examples at a time; that of JAX is none."""
+    step = train.make_step(loss, optax.sgd(0.1), apply, train_apply)
+    state = train.init_state({"kernel": jnp.ones((3, 3, 2, 4))}, optax.sgd(0.1))
+    program_of = str(jax.make_jaxpr(step)(state, KEY, jnp.ones((32, 5, 5, 2)), jnp.zeros(32, jnp.int32)))
+    assert "conv_general_dilated" in program_of
+    assert "scan[" in program_of

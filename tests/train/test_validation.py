@@ -38,6 +38,28 @@ def test_without_patience_all_is_done():
     assert state.best.step == 4
 
 
+def test_the_end_is_looked_at_once():
+    seen = []
+
+    def score(variables):
+        seen.append(float(variables["w"][0]))
+        return -seen[-1]
+
+    state, _ = run(3, score=score, every=10)  # never on the way
+    assert (state.best.score, state.best.step, float(state.best.variables["w"][0])) == (-7, 3, 7)
+    run(5, score=score, every=2)
+    run(4, score=score, every=2)
+    assert seen == [7, 8, 6, 5, 8, 6]
+
+
+def test_a_score_that_fails_leaves_the_state_in_the_error():
+    for count, every, at in ((3, 2, 2), (3, 5, 3)):  # on the way and at the end
+        with pytest.raises(ValueError, match=f"got nan at step {at}") as caught:
+            run(count, score=lambda variables: float("nan"), every=every)
+        assert (int(caught.value.state.step), float(caught.value.state.variables["w"][0])) == (at, 10 - at)
+        np.testing.assert_array_equal(caught.value.losses, 10 - np.arange(at))
+
+
 def test_averages_can_be_looked_at():
     """The averages are 9.5, 8.75, 7.875, 6.9375, 5.97."""
     state, _ = run(8, score=near_six, every=1, weights=train.averaged)

@@ -67,6 +67,7 @@ def accelat(
     *,
     epochs: int,
     control: Callable[[Sequence[float], Rate], Rate] = accelat_step,
+    before: tuple[Sequence[float], Sequence[float]] = ((), ()),
 ) -> tuple[State, list[float], list[float]]:
     """Train for some epochs at learning rates that `accelat_step` gives: large for as long as accuracy rises.
 
@@ -74,25 +75,37 @@ def accelat(
     has in `state` is the first. New rates are new values: nothing is traced again. The score should be robust accuracy
     on held-out images, as in `train.validation`.
 
+    What it gives back goes on in a later call, to the same bits as in one: `state, *before = train.accelat(...)`, then
+    `train.accelat(epoch, score, state, epochs=4, before=before)`. To survive being killed call it for an epoch at a
+    time, and save both each time: the state alone does not hold what the rate waits for.
+
     See Nikfam, Marchisio, Martina and Shafique, AccelAT: A Framework for Accelerating the Adversarial Training of Deep
     Neural Networks through Accuracy Gradient (S033).
 
     Args:
-      epoch: `(state, number) -> state`, one epoch, such as a call of `train.fit`.
+      epoch: `(state, number) -> state`, one epoch, such as a call of `train.fit`; numbers count those of `before` too.
       score: `variables -> accuracy` in [0, 1].
       state: from `train.init_state`.
-      epochs: how many.
-      control: the next rate; another window is `functools.partial(accelat_step, window=3)`.
+      epochs: how many, those of `before` not counted.
+      control: the next rate, by its arguments alone; another window is `functools.partial(accelat_step, window=3)`.
+      before: accuracies and rates of the epochs that `state` has behind it.
 
     Returns:
-      The last state, the accuracy after every epoch, and the rate of every epoch.
+      The last state, the accuracy after every epoch, and the rate of every epoch, those of `before` among them.
 
     Raises:
-      ValueError: no epochs, an optimizer without a rate to set, accuracies outside [0, 1].
+      ValueError: no epochs, an optimizer without a rate to set, accuracies outside [0, 1], other than one rate for each
+        accuracy in `before`.
     """
     checks.positive_int("epochs", epochs)
-    rate, history, rates = Rate(float(_rate_of(state))), [], []
-    for number in range(epochs):
+    history, rates = map(list, before)
+    if len(history) != len(rates):
+        raise ValueError(f"before must hold a rate for each accuracy; got {len(rates)} for {len(history)}.")
+    first = float(_rate_of(state))
+    rate = Rate(rates[0] if rates else first)
+    for done in range(len(history)):  # the rule remembers what this tells it again
+        rate = control(history[: done + 1], rate)
+    for number in range(len(history), len(history) + epochs):
         rates.append(rate.value)
         state = epoch(state, number)
         history.append(float(score(state.variables)))

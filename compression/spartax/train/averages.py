@@ -17,7 +17,7 @@ class Average(NamedTuple):
 
     Attributes:
       count: updates seen, int32.
-      average: in the structure of the trained weights.
+      average: in the structure of the trained weights; float32 or wider, because small moves are lost in bfloat16.
     """
 
     count: Array
@@ -62,7 +62,9 @@ def swa(start: int = 1, every: int = 1) -> optax.GradientTransformation:
 
 
 def averaged(state: State) -> Params:
-    """The variables of a state with averaged weights; masks, codes and batch statistics are those of now.
+    """The variables of a state with averaged weights, in the dtypes of the weights; all else is as it is now.
+
+    Masks, codes and batch statistics are not averaged.
 
     Raises:
       ValueError: the optimizer keeps no average, or several.
@@ -70,7 +72,8 @@ def averaged(state: State) -> Params:
     found = [x for x in jax.tree.leaves(state.opt_state, is_leaf=_is_average) if _is_average(x)]
     if len(found) != 1:
         raise ValueError(f"state must come from an optimizer with one train.ema or train.swa; it has {len(found)}.")
-    return state._replace(trainable=found[0].average).variables
+    average = jax.tree.map(lambda a, w: a.astype(w.dtype), found[0].average, state.trainable)
+    return state._replace(trainable=average).variables
 
 
 def restart_averages(opt_state: Any, grown: Params, trainable: Params) -> Any:
@@ -98,8 +101,7 @@ def _averaging(share: Callable[[Array], Array | float]) -> optax.GradientTransfo
     """`a <- a + share(count) (w - a)` after update number `count`, counted from 1."""
 
     def init(params: Params) -> Average:
-        # copies, because a step reuses the memory of the weights
-        return Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, params))
+        return Average(jnp.zeros((), jnp.int32), jax.tree.map(_wide, params))
 
     def update(updates: Params, state: Any, params: Params | None = None) -> tuple[Params, Average]:
         if params is None:
@@ -111,6 +113,11 @@ def _averaging(share: Callable[[Array], Array | float]) -> optax.GradientTransfo
         return updates, Average(count, mixed)
 
     return optax.GradientTransformation(init, update)
+
+
+def _wide(x: Array) -> Array:
+    """A copy, because a step reuses the memory of the weights."""
+    return jnp.array(x, jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _is_average(x: Any) -> bool:

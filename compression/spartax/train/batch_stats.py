@@ -1,11 +1,12 @@
 """Running statistics of batch normalization, measured anew."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.core import unfreeze
 
 from spartax.records import Array, Params
 from spartax.train.network import TrainApply
@@ -31,10 +32,10 @@ def reestimate_batch_stats(train_apply: TrainApply, variables: Params, batches: 
     Raises:
       ValueError: variables without batch_stats, no batch, or statistics that do not react to the batch.
     """
-    if not isinstance(variables, dict) or "batch_stats" not in variables:
+    if not isinstance(variables, Mapping) or "batch_stats" not in variables:
         raise ValueError("variables must hold batch_stats; a network without batch normalization has none to refresh.")
     run = functools.partial(_from, train_apply)
-    zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+    zeros = jax.tree.map(jnp.zeros_like, unfreeze(variables["batch_stats"]))
     total, share, count = zeros, None, 0
     for batch in batches:
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
@@ -55,7 +56,7 @@ def _add(weight: int, total: Array, value: Array) -> Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _from(train_apply: TrainApply, variables: Params, stats: Params, x: Array) -> Params:
     """The running statistics after one batch, starting from `stats`."""
-    return train_apply({**variables, "batch_stats": stats}, x)[1]["batch_stats"]
+    return unfreeze(train_apply({**variables, "batch_stats": stats}, x)[1]["batch_stats"])
 
 
 def _share(from_ones: Array, from_zeros: Array) -> float:

@@ -42,7 +42,9 @@ def checkpoints(folder: str | os.PathLike, *, every: int, config: Mapping[str, A
       folder: where; the run makes it.
       every: steps between two checkpoints.
       config: all that decides the result and is not in the state, JSON values: data, batch size, loss and its eps,
-        learning rate. A checkpoint of another configuration, key, structure or start is refused.
+        learning rate, and the options of a compression in training, of which a state shows only some (the weights it
+        works on, the structure and fixed fields of what it remembers): sparsity and schedule belong here. A checkpoint
+        of another configuration, key, structure or start is refused.
 
     Raises:
       ValueError: `every` is no positive integer, `config` holds other than JSON values; in `fit`, the folder holds a
@@ -68,20 +70,32 @@ def fingerprint(keep: Checkpoints, state: State, key: Array) -> dict[str, Any]:
     flat = jax.tree_util.tree_flatten_with_path(state._replace(method=None, best=None))[0]
     shapes = [(jax.tree_util.keystr(keys), np.shape(x), str(jnp.result_type(x))) for keys, x in flat]
     hashes = {"key": _hash(key), "structure": _hash(str(shapes)), "start": _hash(*(x for _, x in flat))}
-    return {"config": keep.config, **hashes}
+    return {"config": keep.config, **hashes, "method": _hash(_remembered(state))}
 
 
 def save(keep: Checkpoints, print_of: dict[str, Any], state: State, losses: list[Any]) -> None:
-    """Make the state durable; when it returns it is, in every process."""
+    """Make the state durable; when it returns it is, in every process.
+
+    Raises:
+      OSError: in every process, where the first one could not write.
+    """
     flat = jax.tree_util.tree_flatten_with_path(state._replace(method=None))[0]
     saved = {
         "leaves": {jax.tree_util.keystr(keys): _whole(_without_keys(x)) for keys, x in flat},
         "method": _method(state),
         "losses": np.asarray(jax.device_get(losses), np.float32),
     }
+    failed = None
     if jax.process_index() == 0:
-        checkpoint.save(keep.folder, saved, extra={"training": FORMAT, "fingerprint": print_of})
-    multihost_utils.sync_global_devices("checkpoint saved")
+        try:
+            checkpoint.save(keep.folder, saved, extra={"training": FORMAT, "fingerprint": print_of})
+        except Exception as error:
+            failed = error
+    failures = multihost_utils.process_allgather(np.asarray(failed is not None))  # the others wait here
+    if failed is not None:
+        raise failed
+    if np.any(failures):
+        raise OSError(f"{keep.folder} could not be written by process 0, whose error says why.")
 
 
 def resume(keep: Checkpoints, print_of: dict[str, Any], state: State) -> tuple[State, list[Any]]:
@@ -118,8 +132,10 @@ def _check(folder: pathlib.Path, extra: dict[str, Any], print_of: dict[str, Any]
         "key": "the key differs",
         "structure": "weights or optimizer state have another structure",
         "start": "the weights that training starts from differ",
+        "method": "the compression in training works on other weights or remembers other things",
     }
-    different += [text for name, text in what.items() if old[name] != new[name]]
+    # earlier checkpoints of this format say nothing of the method
+    different += [text for name, text in what.items() if old.get(name, new[name]) != new[name]]
     if different:
         raise ValueError(
             f"{folder} holds the checkpoint of another run: {'; '.join(different)}. Name another folder, or remove it "
@@ -159,6 +175,15 @@ def _placed(new: Any, like: Any) -> Any:
 
 def _method(state: State) -> Any:
     return None if state.method is None else _plain((state.method.state, state.method.info))
+
+
+def _remembered(state: State) -> str:
+    """The weights that a method works on, and its state without the values of arrays."""
+    if state.method is None:
+        return ""
+    # NumPy, because what was spread over processes comes back as such
+    node = jax.tree.map(lambda x: np.asarray(x) if isinstance(x, jax.Array) else x, _plain(state.method.state))
+    return json.dumps([sorted(state.method.layouts), trees.encode(node, "state.method", lambda where, x: 0)])
 
 
 def _is_record(x: Any) -> bool:

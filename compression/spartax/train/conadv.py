@@ -1,6 +1,6 @@
 """ConAdv: attacked images made with the weights of the step before, while that step is taken."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def conadv(attack: Attack, *, share: float = 0.5) -> Loss:
 
     @attacking
     def loss(network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict[str, Any]]:
-        if not isinstance(network.variables, dict) or OWN not in network.variables:
+        if not isinstance(network.variables, Mapping) or OWN not in network.variables:
             raise ValueError("variables must come from train.with_adversary, which attacks the first batch.")
         if y.ndim != 2 or y.shape[1] != 2:
             raise ValueError(f"batches must come from train.look_ahead, labels [B, 2]; got {y.shape}.")
@@ -64,7 +64,7 @@ def with_adversary(variables: Params, attack: Attack, apply: ApplyFn, key: Array
     Raises:
       ValueError: variables that are no collections.
     """
-    if not isinstance(variables, dict) or "params" not in variables:
+    if not isinstance(variables, Mapping) or "params" not in variables:
         raise ValueError("variables must be collections, {'params': ...}; conadv keeps attacked images beside params.")
     return {**variables, OWN: {"x": attack(key, Partial(apply, variables), jnp.asarray(x), jnp.asarray(y))}}
 

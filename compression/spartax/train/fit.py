@@ -1,7 +1,8 @@
 """The training loop."""
 
+import contextlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from spartax.train.checkpoints import Checkpoints, fingerprint, resume, save
 from spartax.train.logs import Log
 from spartax.train.network import is_attacking
 from spartax.train.refresh import Refresh
-from spartax.train.report import EVERY, reporting
+from spartax.train.report import EVERY, Report, reporting
 from spartax.train.step import State, Step
 from spartax.train.validation import Validation, looked, over, prepared
 
@@ -23,7 +24,7 @@ _REFRESH_KEYS = 2**31  # keys of refreshes begin where those of steps end
 
 
 class NotFiniteError(FloatingPointError):
-    """Training broke: a loss, a gradient, new weights or other variables became NaN or infinite.
+    """Training broke: a loss, gradient, new weight, state of the optimizer or other variable became NaN or infinite.
 
     Attributes:
       state: the last good one, before the step that broke; its `step` counts the good ones.
@@ -32,7 +33,7 @@ class NotFiniteError(FloatingPointError):
 
     def __init__(self, state: State, losses: np.ndarray):
         number, loss = int(state.step) + 1, losses[-1]
-        what = f"a gradient, a weight or a statistic stopped being finite (the loss was {loss:g})"
+        what = f"a gradient, a weight, the optimizer or a statistic stopped being finite (the loss was {loss:g})"
         broke = what if np.isfinite(loss) else f"the loss became {loss}"
         data = "look for labels beyond the classes of the network and for odd values in the images"
         cure = f"{data}, or lower the learning rate" if number == 1 else f"lower the learning rate, or {data}"
@@ -97,30 +98,36 @@ def fit(
       The last state, and the loss of every step, float32 [steps]; with `keep`, those of before an interruption too.
 
     Raises:
-      NotFiniteError: a loss, gradient, weight or other variable is NaN or infinite; it holds the last good state.
-      BadBatchError: a ValueError that holds the state before the batch: labels that are no integers of 0 or more, or
-        not as many as images, values that are not finite, images outside [0, 1] under a loss that attacks them, a
-        number of examples that the mesh does not divide.
+      NotFiniteError: a loss, gradient, weight, state of the optimizer or other variable is NaN or infinite; it holds
+        the last good state.
+      BadBatchError: a ValueError that holds the state before the batch: no example, labels that are no integers of 0 or
+        more, or not as many as images, values that are not finite, images outside [0, 1] under a loss that attacks
+        them, a number of examples that the mesh does not divide.
       ValueError: there was no batch, or fewer than the checkpoint has seen; see also `train.checkpoints` and
-        `train.validation`.
+        `train.validation`. What a score, a refresh or a checkpoint raises on the way, such as the OSError of a full
+        disk, gets the attributes `state` and `losses` too.
     """
     first, losses, print_of, numbers = int(state.step), [], {}, None
     state = state if validate is None else prepared(validate, state)
     if keep is not None:
         print_of = fingerprint(keep, state, key)
         state, losses = resume(keep, print_of, state)
-    saved, start = len(losses), len(losses)
+    saved = start = len(losses)
     with reporting(logs, first + start, name, total or _length(batches), progress) as report:
         for x, y, *_ in _rest(batches, start):
             if over(validate, state):
                 break
             number = first + len(losses)
+            # not after the step, so that the checkpoint of the last one has the look at the end
+            if keep is not None and saved < len(losses) and number % keep.every == 0:
+                saved = _save(keep, print_of, state, first, losses)
             try:
                 x, y = _taken(x, y, f"batches[{len(losses)}]", mesh, len(losses) == start, is_attacking(step))
             except ValueError as error:
                 raise _bad_batch(error, state, first, losses) from error
             if refresh is not None and refresh.due(number):
-                state = refresh.update(state, jax.random.fold_in(key, _REFRESH_KEYS + number), x, y)
+                with _holding(state, losses):
+                    state = refresh.update(state, jax.random.fold_in(key, _REFRESH_KEYS + number), x, y)
             state, loss = step(state, jax.random.fold_in(key, number), x, y)
             state, numbers = state._replace(log=None), state.log
             losses.append(loss)
@@ -129,21 +136,44 @@ def fit(
                 _check_finite(state, first, losses)
                 report(first, losses, numbers)
             if validate is not None and number % validate.every == 0:
-                _check_finite(state, first, losses)
-                state, scores = looked(validate, state)
-                report.tell(number, scores)
-            if keep is not None and number % keep.every == 0:
-                _check_finite(state, first, losses)
-                save(keep, print_of, state, losses)
-                saved = len(losses)
+                state = _look(validate, state, first, losses, report)
         if not losses:
             raise ValueError("batches must hold at least one batch; got none.")
         _check_finite(state, first, losses)
         if report.images and (first + len(losses)) % EVERY:
             report(first, losses, numbers)
+        if validate is not None and report.images and (first + len(losses)) % validate.every:
+            state = _look(validate, state, first, losses, report)
     if keep is not None and saved < len(losses):
-        save(keep, print_of, state, losses)
+        _save(keep, print_of, state, first, losses)
     return state, _host(losses)
+
+
+def _look(validate: Validation, state: State, first: int, losses: list[Any], report: Report) -> State:
+    """The state with its best weights after a look, which the logs are told."""
+    _check_finite(state, first, losses)
+    with _holding(state, losses):
+        state, scores = looked(validate, state)
+    report.tell(first + len(losses), scores)
+    return state
+
+
+def _save(keep: Checkpoints, print_of: dict[str, Any], state: State, first: int, losses: list[Any]) -> int:
+    """Save a good state; how many steps are saved."""
+    _check_finite(state, first, losses)
+    with _holding(state, losses):
+        save(keep, print_of, state, losses)
+    return len(losses)
+
+
+@contextlib.contextmanager
+def _holding(state: State, losses: list[Any]) -> Iterator[None]:
+    """Errors get the state from before them: the memory of the one that was given to `fit` is gone."""
+    try:
+        yield
+    except Exception as error:
+        vars(error).update(state=state, losses=_host(losses))
+        raise
 
 
 def _length(batches: Any) -> int | None:

@@ -1,13 +1,16 @@
 """Metrics of a training run, on disk as it goes."""
 
 import json
+import math
 import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spartax.train import events
+
+_OWN = ("step", "loss", "images_per_second")  # what the loop itself writes
 
 
 class Log(NamedTuple):
@@ -24,11 +27,26 @@ class Log(NamedTuple):
     name: str = "a log"
 
 
+def check_names(what: str, numbers: Mapping[str, Any]) -> None:
+    """More numbers for the logs must not have the names of those that the loop writes.
+
+    Args:
+      what: that gave them, for the message.
+      numbers: by name.
+
+    Raises:
+      ValueError: a name that is taken.
+    """
+    for name in _OWN:
+        if name in numbers:
+            raise ValueError(f"{what} must not use the names {', '.join(_OWN)} of the training loop; got {name!r}.")
+
+
 def json_lines(path: str | os.PathLike) -> Log:
     """One line `{"step": 120, "loss": 0.31, ...}` per record, in a file for one run.
 
-    A run that goes on after an interruption first removes the lines that it will write again, and a half-written last
-    one.
+    A number that is NaN or infinite is written as null. A run that goes on after an interruption first removes the
+    lines that it will write again, and a half-written last one.
 
     Args:
       path: the file; its folder is made.
@@ -45,8 +63,9 @@ def json_lines(path: str | os.PathLike) -> Log:
             os.replace(temporary, file)
 
     def write(step: int, values: Mapping[str, float]) -> None:
+        record = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
         with file.open("a") as out:
-            out.write(json.dumps({"step": step, **values}) + "\n")
+            out.write(json.dumps({"step": step, **record}) + "\n")
 
     return Log(begin, write, f"the log {file}")
 

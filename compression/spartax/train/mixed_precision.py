@@ -1,6 +1,6 @@
 """Mixed precision: low-precision passes, float32 weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ def mixed_precision(apply: Callable[..., Any], dtype: Any = jnp.bfloat16) -> Cal
         raise ValueError(f"dtype must be floating; got {dtype!r}.")
 
     def mixed(variables: Params, x: Any) -> Any:
-        in_collections = isinstance(variables, dict) and "params" in variables
+        in_collections = isinstance(variables, Mapping) and "params" in variables
         params = _cast(variables["params"] if in_collections else variables, dtype)
         out = apply({**variables, "params": params} if in_collections else params, _cast(x, dtype))
         return _cast(out, jnp.float32)

@@ -32,8 +32,9 @@ class Network(NamedTuple):
 class Loss(Protocol):
     """`loss(network, key, x [B, ...], y [B]) -> (value, updates)`: a number to lower, and what `forward` updated.
 
-    Beside the collections, `updates["log"]` may hold numbers `{name: scalar}`, which `train.fit` writes to its logs. A
-    loss that attacks `x` is marked by `train.attacking`; one around another keeps its mark by `functools.wraps(base)`.
+    Beside the collections, `updates["log"]` may hold numbers `{name: scalar}`, which `train.fit` writes to its logs;
+    its own names (step, loss, images_per_second) are taken. A loss that attacks `x` is marked by `train.attacking`; one
+    around another keeps its mark by `functools.wraps(base)`.
     """
 
     def __call__(self, network: Network, key: Array, x: Array, y: Array) -> tuple[Array, dict[str, Any]]:

@@ -106,13 +106,7 @@ def make_refresh(
     def restart(opt_state: Any, grown: Params, trainable: Params) -> Any:
         return restart_averages(restart_moments(tx, opt_state, grown), grown, trainable)
 
-    @jax.jit
-    def gradients(weights: Weights, variables: Params, key: Array, x: Array, y: Array) -> Weights:
-        def value(weights: Weights) -> Array:
-            put = tree.replace(variables, weights)
-            return loss(Network(functools.partial(apply, put), functools.partial(forward, put), put), key, x, y)[0]
-
-        return jax.grad(value)({path: dense(w) for path, w in weights.items()})
+    gradients = _gradients(loss, apply, forward)
 
     def update(state: State, key: Array, x: Array, y: Array) -> State:
         variables, method = state.variables, state.method
@@ -122,8 +116,8 @@ def make_refresh(
         needs = transform.needs - {"grads"}
         evidence = evidence._replace(**measure(needs, apply, variables, method.layouts, ((x, y),), judge))
         if "grads" in transform.needs:
-            weights = tree.pick(variables, method.layouts)
-            evidence = evidence._replace(grads=gradients(weights, variables, key, x, y))
+            bare = state._replace(opt_state=None, method=None, best=None, log=None)
+            evidence = evidence._replace(grads=gradients(tuple(method.layouts), bare, key, x, y))
         new, inner, info = transform.update(variables, method.state, evidence)
         grown = state.part(state.trainable, jax.tree.map(_grown, new, variables, is_leaf=is_leaf))
         state = state.with_params(new)
@@ -131,6 +125,26 @@ def make_refresh(
         return state._replace(opt_state=opt_state, method=Method(inner, method.layouts, info))
 
     return Refresh(transform.due, update)
+
+
+def _gradients(loss: Loss, apply: ApplyFn, forward: TrainApply) -> Callable[..., Weights]:
+    """`(paths, state, key, x, y) -> gradients` in the dense weights of these paths, of the network as it is masked."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def gradients(paths: tuple[Path, ...], state: State, key: Array, x: Array, y: Array) -> Weights:
+        def value(offsets: Weights) -> Array:
+            def at(trainable: Params) -> Network:
+                variables = state._replace(trainable=trainable).variables
+                # weights move under their masks, as in a step; the offsets reach what is removed too
+                weights = {path: dense(w) + offsets[path] for path, w in tree.pick(variables, paths).items()}
+                put = tree.replace(variables, weights)
+                return Network(functools.partial(apply, put), functools.partial(forward, put), put, trainable, at)
+
+            return loss(at(state.trainable), key, x, y)[0]
+
+        return jax.grad(value)({p: jnp.zeros_like(dense(w)) for p, w in tree.pick(state.variables, paths).items()})
+
+    return gradients
 
 
 def restart_moments(tx: optax.GradientTransformation, opt_state: Any, grown: Params) -> Any:

@@ -1,15 +1,17 @@
 """One step of training, on dense or compressed weights."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax.core import unfreeze
 
 from spartax import program, tree
 from spartax.records import ApplyFn, Array, Params, Rule
+from spartax.train.logs import check_names
 from spartax.train.network import LOG, Loss, Network, TrainApply, attacking
 
 
@@ -23,11 +25,13 @@ class State(NamedTuple):
       opt_state: state of the optimizer.
       step: number of steps done, int32.
       method: what a compression in training knows (`train.begin`); None without one.
-      finite: False from the first step on whose loss, gradient, new weights or other variables were not finite: that
-        step and all after it change nothing, so that this is the last good state and `step` says where it began. Where
-        only the others broke, its weights are kept, which were finite, with the others from before.
+      finite: False from the first step on whose loss, gradient, new weights, state of the optimizer or other variables
+        were not finite: that step and all after it change nothing, so that this is the last good state and `step` says
+        where it began. Where only the others broke, its weights are kept, which were finite, with the others from
+        before.
       best: the best weights so far (`train.validation`); None without one.
-      log: numbers that the loss of the last step gave for the logs; `train.fit` takes them out.
+      log: numbers that the loss of the last step gave for the logs; `train.fit` takes them out, and so must a
+        `jax.lax.scan` over steps, whose state may not change its structure: `state._replace(log=None)`.
     """
 
     trainable: Params
@@ -70,17 +74,18 @@ def init_state(
 
     Args:
       variables: a params tree, or Flax collections `{"params": ..., "batch_stats": ...}`, of which only params are
-        trained. Compressed leaves are welcome.
+        trained. Compressed leaves are welcome. Any mapping will do; a `FrozenDict` beside params becomes a dict.
       tx: optimizer.
       rule: `(path, array) -> bool`, which floating arrays of the params are trained (`tree.split`); all when left out.
       method: from `train.begin`, for compression in training.
     """
-    in_collections = isinstance(variables, dict) and "params" in variables
+    in_collections = isinstance(variables, Mapping) and "params" in variables
     params = variables["params"] if in_collections else variables
-    others = {name: value for name, value in variables.items() if name != "params"} if in_collections else None
-    # copies, because `make_step` reuses the memory of a state
+    others = {name: unfreeze(x) for name, x in variables.items() if name != "params"} if in_collections else None
+    # copies, because `make_step` reuses the memory of a state, and an optimizer may own what it begins with
     trainable, fixed, others = jax.tree.map(jnp.array, (*tree.split(params, rule), others))
-    return State(trainable, fixed, others, tx.init(trainable), jnp.zeros((), jnp.int32), method, jnp.array(True))
+    opt_state = jax.tree.map(jnp.array, tx.init(trainable))
+    return State(trainable, fixed, others, opt_state, jnp.zeros((), jnp.int32), method, jnp.array(True))
 
 
 def make_step(
@@ -89,7 +94,8 @@ def make_step(
     """`step(state, key, x, y) -> (state, loss)`, compiled once. The memory of the given state is reused.
 
     A step that is not finite changes nothing but `state.finite`. Gradients of `k` batches are accumulated by
-    `tx = optax.MultiSteps(tx, k)`: k steps of size B are then one step of size k B. On CPU both networks are read by
+    `tx = optax.MultiSteps(tx, k)`: k steps of size B are then one step of size k B, but for batch normalization, which
+    normalizes each batch by its own B examples and updates its statistics k times. On CPU both networks are read by
     `fast_gradients`, so that a loss of your own may not differentiate them forward (`jax.jvp`) there.
 
     Args:
@@ -98,6 +104,9 @@ def make_step(
       apply: `apply(variables, x) -> logits [B, K]` in evaluation mode; one made by `compressed` for compressed leaves.
       train_apply: `train_apply(variables, x) -> (logits, updated collections)` in training mode, for networks with
         batch normalization: `lambda v, x: module.apply(v, x, train=True, mutable=["batch_stats"])`.
+
+    Raises:
+      ValueError: at use, a loss whose numbers for the logs have names that are taken (`train.Loss`).
     """
     apply = program.fast_gradients(apply)
     forward = program.fast_gradients(train_apply) if train_apply else lambda variables, x: (apply(variables, x), {})
@@ -118,9 +127,10 @@ def make_step(
         changes, opt_state = tx.update(gradients, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, changes)
         log = updates.get(LOG)
-        updates = {name: value for name, value in updates.items() if name != LOG}
+        check_names('updates["log"] of the loss', log or {})
+        updates = {name: unfreeze(value) for name, value in updates.items() if name != LOG}
         others = {**state.others, **updates} if state.others is not None else None
-        good = state.finite & _all_finite((total, gradients, trainable))
+        good = state.finite & _all_finite((total, gradients, trainable)) & _stays_finite(opt_state, state.opt_state)
         new = state._replace(trainable=trainable, others=others, opt_state=opt_state, step=state.step + 1)
         return jax.tree.map(functools.partial(jnp.where, good), new, state)._replace(finite=good, log=log), total
 
@@ -150,5 +160,17 @@ def _with_good_others(state: State, before: Any) -> State:
 
 
 def _all_finite(values: Any) -> Array:
-    each = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values) if tree.is_floating(x)]
-    return functools.reduce(jnp.logical_and, each, jnp.array(True))
+    return _all([jnp.isfinite(x) for x in jax.tree.leaves(values) if tree.is_floating(x)])
+
+
+def _stays_finite(new: Any, old: Any) -> Array:
+    """Whether an optimizer's state is finite, but for numbers that were not: some begin with an infinite best value.
+
+    Those have no axes; of larger arrays only the new values are read, because reading is what this costs.
+    """
+    pairs = [(a, b) for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True) if tree.is_floating(a)]
+    return _all([jnp.isfinite(a) if jnp.ndim(a) else jnp.isfinite(a) | ~jnp.isfinite(b) for a, b in pairs])
+
+
+def _all(flags: list[Array]) -> Array:
+    return functools.reduce(jnp.logical_and, [jnp.all(flag) for flag in flags], jnp.array(True))

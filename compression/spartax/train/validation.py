@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from spartax import checks
 from spartax.records import Params
+from spartax.train.logs import check_names
 from spartax.train.step import State
 
 
@@ -47,7 +48,7 @@ def validation(
     patience: int | None = None,
     weights: Callable[[State], Params] = lambda state: state.variables,
 ) -> Validation:
-    """Look at the network every so many steps, keep the best weights, stop when they no longer improve.
+    """Look at the network every so many steps and at the end, keep the best weights, stop when they no longer improve.
 
     The score should be robust accuracy, whose overfitting is what early stopping is for (Rice et al., arXiv
     2002.11569), on images that are neither trained nor tested on (`data.hold_out`):
@@ -56,13 +57,14 @@ def validation(
 
     Args:
       score: `variables -> number`, higher is better; or `{"score": number, ...}` with more numbers for the logs, such
-        as those of `train.overfitting`.
+        as those of `train.overfitting`; the loop's own names (step, loss, images_per_second) are taken.
       every: steps between two looks.
       patience: stop after this many looks in a row without a better score; never when left out.
       weights: which weights of the state are looked at: `train.averaged` for an average.
 
     Raises:
-      ValueError: `every` or `patience` is no positive integer; at use, no score or one that is not finite.
+      ValueError: `every` or `patience` is no positive integer; at use, no score, one that is not finite, or a
+        name that is taken.
     """
     checks.positive_int("every", every)
     if patience is not None:
@@ -84,6 +86,7 @@ def looked(validation: Validation, state: State) -> tuple[State, dict[str, float
     numbers = {
         name: float(value) for name, value in (found if isinstance(found, Mapping) else {"score": found}).items()
     }
+    check_names("score", numbers)
     score = numbers.get("score", math.nan)
     if not math.isfinite(score):
         raise ValueError(f"score must be a finite number; got {score} at step {int(state.step)}.")

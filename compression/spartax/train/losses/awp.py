@@ -63,8 +63,8 @@ def _kept(network: Network) -> Params:
     params = variables["params"] if isinstance(variables, dict) and "params" in variables else variables
 
     def kept(trained: Any, whole: Any) -> Any:
-        plain_mask = isinstance(whole, Masked) and not is_leaf(whole.weight) and trained.weight is not None
-        return dataclasses.replace(trained, weight=dense(whole)) if plain_mask else trained
+        plain_mask = isinstance(trained, Masked) and not is_leaf(trained.weight) and trained.weight is not None
+        return dataclasses.replace(trained, weight=dense(whole)) if plain_mask else trained  # in a refresh it is dense
 
     none_too = lambda w: w is None or is_leaf(w)  # noqa: E731
     return jax.tree.map(kept, network.trainable, params, is_leaf=none_too)

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Mapping
 
-import jax.numpy as jnp
-
 from spartax import checks
 from spartax.records import Array, Attack
 from spartax.train.attacked import attacked
@@ -17,7 +15,8 @@ def layer_regularized(attack: Attack, activations: Activations, strengths: Mappi
     """`mean CE(f(x'), y) + sum_l strength_l mean_i |phi_l(x_i) - phi_l(x_i')| / |phi_l(x_i)|`, `x' = attack(f, x, y)`.
 
     Measure a trained network with `train.sustainability`, choose layers with `train.most_vulnerable`, train again with
-    a strength for each: `dict.fromkeys(layers, 0.5)`. See Khalooei, Homayounpour and Amirmazlaghani, Layer-wise
+    a strength for each: `dict.fromkeys(layers, 0.5)`. Examples for which a layer is silent before the attack are left
+    out of its mean, as there. See Khalooei, Homayounpour and Amirmazlaghani, Layer-wise
     Regularized Adversarial Training using Layers Sustainability Analysis framework (arXiv 2202.02626).
 
     Args:
@@ -44,7 +43,7 @@ def layer_regularized(attack: Attack, activations: Activations, strengths: Mappi
         before, after = activations(network.variables, x), activations(network.variables, moved)
         for name, strength in strengths.items():
             checks.one_of("strengths", name, list(before))
-            value += strength * jnp.mean(relative_change(before[name], after[name]))
+            value += strength * relative_change(before[name], after[name])
         return value, updates
 
     return loss
