@@ -52,6 +52,18 @@ def finite(name: str, x: Any) -> None:
             raise ValueError(f"{name} holds NaN or infinite values; fix or retrain it before compressing or attacking.")
 
 
+def nonzero_layers(name: str, values: Any, stack: int) -> None:
+    """Values `[*stack, ...]` of `stack` leading axes must not be zero everywhere in any layer (when they are known)."""
+    if not is_concrete(values):
+        return
+    with jax.ensure_compile_time_eval():
+        seen = jnp.any(values.reshape(*values.shape[:stack], -1) != 0, axis=-1)
+        dead = [tuple(map(int, place)) for place in np.argwhere(~np.asarray(seen))]
+    if dead:
+        layer = f" of layer {', '.join(map(str, dead[0]))} of the stack" if stack else ""
+        raise ValueError(f"{name}{layer} is zero everywhere, so it tells nothing apart; check the data and the loss.")
+
+
 def images(name: str, x: Any, *, low: float = 0.0, high: float = 1.0) -> None:
     """Images: floating, at least two axes (batch first), values in [0, 1] (when they are known)."""
     if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.floating):

@@ -60,7 +60,7 @@ def lsq(bits: int = 4, *, channel: bool = False, activations: int | None = None)
             info[path] = {"method": "lsq", "bits": bits, "activations": activations, "relative_error": error}
             if needs:
                 given = [catalog.need(name, evidence)[path] for name in ("magnitudes", "means")]
-                checks.nonzero(f"lsq: the input of {path}", given[:1])
+                checks.nonzero_layers(f"lsq: the input of {path}", given[0], given[0].ndim - 1)
                 new[path] = exchanged(weight, FakeInputs, LearntStep, functools.partial(_begun, *given))
         return tree.replace(params, new), state, info
 

@@ -16,6 +16,7 @@ class Sums(NamedTuple):
     """Squares of the errors and of the values of an array, and how many of its numbers its grid cannot hold.
 
     Attributes:
+      largest: the largest value; squares are those of values divided by it, so that none leaves the range of float32.
       error: squares of the errors.
       size: squares of the values.
       zero_blocks: blocks whose values are all zero.
@@ -25,6 +26,7 @@ class Sums(NamedTuple):
       zeros: float zero points at the limit of their dtype.
     """
 
+    largest: Array
     error: Array
     size: Array
     zero_blocks: Array
@@ -40,7 +42,9 @@ def measure(leaf: Masked | Quantized, values: Array, grid: Grid) -> Sums:
     error, size = (dense(leaf) - values).astype(jnp.float32), values.astype(jnp.float32)
     codes = leaf.weight if isinstance(leaf, Masked) else leaf
     empty = over_blocks(jnp.max, jnp.abs(size), codes.scale.shape) == 0
-    squares = jnp.sum(error * error), jnp.sum(size * size)
+    largest = jnp.max(jnp.abs(size), initial=0)
+    share = jnp.where(largest > 0, largest, 1.0)
+    squares = largest, jnp.sum((error / share) ** 2), jnp.sum((size / share) ** 2)
     if grid.step is not None:
         return Sums(*squares, jnp.sum(empty), jnp.sum(jnp.abs(error) > 0.501 * grid.step), *jnp.zeros(3, jnp.int32))
     return Sums(*squares, jnp.sum(empty), jnp.int32(0), *_lost(codes, empty))
@@ -61,12 +65,16 @@ def _lost(codes: Quantized, empty: Array) -> tuple[Array, Array, Array]:
 def entry(sums: list[Sums], grid: Grid) -> dict[str, Any]:
     """The entry of one weight, all its arrays together; what is lost to the range of a dtype is a warning."""
     total = jax.tree.map(lambda *column: sum(float(x) for x in column), *sums)
+    most = max(float(one.largest) for one in sums) or 1.0
+    error, size = (
+        sum(float(getattr(one, name)) * (float(one.largest) / most) ** 2 for one in sums) for name in ("error", "size")
+    )
     found = {
         "method": "quantize",
         "bits": grid.bits,
         "levels": grid.levels,
         "group": grid.group,
-        "relative_error": (total.error / max(total.size, float(jnp.finfo(jnp.float32).tiny))) ** 0.5,
+        "relative_error": (error / size) ** 0.5 if size else 0.0,
         "zero_blocks": int(total.zero_blocks),
     }
     counts = {

@@ -96,9 +96,9 @@ def by_layer(name: str, solve: Solve, options: Any) -> Rounding:
 
     It reports `nearest_loss` and `layer_loss`, the `tr(D H D^T)` of the nearest codes and of its own, summed over the
     matrices; `moved`, the share of entries that are not at their nearest code; `nearest_outputs`, how many outputs keep
-    the nearest codes because those lose less; `fallbacks`, how many matrices are all nearest because `solve` failed,
-    which also warns; `dead_inputs`, how many inputs are always zero, whose weights no loss judges; and the notes of
-    `solve`.
+    the nearest codes because those lose less, which warns where no entry moves; `fallbacks`, how many matrices are all
+    nearest because `solve` failed, which also warns; `dead_inputs`, how many inputs are always zero, whose weights no
+    loss judges; and the notes of `solve`.
 
     Args:
       name: of the rounding, for messages.
@@ -114,6 +114,12 @@ def by_layer(name: str, solve: Solve, options: Any) -> Rounding:
             warnings.warn(
                 f"{name}: {notes['fallbacks']} of {of} matrices of {part.path} get the nearest codes, because the "
                 "moments of their inputs cannot be factored.",
+                stacklevel=2,
+            )
+        if checks.is_concrete(notes["moved"]) and not notes["moved"] and notes["nearest_outputs"]:
+            warnings.warn(
+                f"{name}: {part.path} gets the nearest codes, because they lose less for every output that differs; "
+                "more calibration data or other options may do.",
                 stacklevel=2,
             )
         return found, notes
@@ -138,7 +144,7 @@ def moments_of(name: str, weight: Array, part: Part) -> Array:
     if moments.shape != (*matrices[:-2], matrices[-1], matrices[-1]):
         raise ValueError(f"{name}: {part.path} makes matrices {matrices}; got moments of shape {moments.shape}.")
     checks.finite(f"{name}: the moments of {part.path}", moments)
-    checks.nonzero(f"{name}: the input of {part.path}", [moments])
+    checks.nonzero_layers(f"{name}: the input of {part.path}", moments, len(part.layout.stack))
     return moments
 
 
