@@ -178,3 +178,25 @@ def test_bad_arguments():
         quantize.lsq(4).init(twice, given)
     with pytest.raises(ValueError, match="dense holds no LearntStep"):
         quantize.lsq(4).update(dict(given.originals), (), given)
+
+
+METHODS = {"lsq": quantize.lsq(2), "double_rounding": quantize.double_rounding((8, 2)), "qfx": quantize.qfx(4)}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_steps_and_errors_under_a_mask_are_those_of_the_kept_entries(name):
+    """Of 10 % large entries: steps for the mean size, or the largest, of all would be far from theirs."""
+    rng = np.random.default_rng(0)
+    w = jnp.asarray(rng.normal(size=(32, 64)), jnp.float32)
+    mask = jnp.abs(w) >= jnp.sort(jnp.abs(w).reshape(-1))[-205]
+    mask = mask & (jnp.abs(w) < 3) | (jnp.abs(w) < 0.001)  # what is removed is larger too
+    given = Evidence({"w": Layout((0,), (1,))})
+    params, info = plugs.run(METHODS[name], {"w": sx.Masked(w, mask)}, given)
+    alone, _ = plugs.run(METHODS[name], {"w": w[mask][:, None]}, given)
+    arrays = zip(jax.tree.leaves(params["w"].weight.quantizer), jax.tree.leaves(alone["w"].quantizer), strict=True)
+    for ours, expected in arrays:
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    kept = jnp.where(mask, w, 0)
+    true = jnp.linalg.norm(sx.dense(params["w"]) - kept) / jnp.linalg.norm(kept)
+    told = info["w"]["relative_errors"][0] if name == "double_rounding" else info["w"]["relative_error"]
+    np.testing.assert_allclose(told, true, rtol=1e-4)

@@ -1,7 +1,7 @@
 """AdaPT: fixed-point weights whose word lengths follow the histogram and the gradients of each layer."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ def adapt(
     needed = (eps, bins, spare)
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, dict[str, Window]]:
-        params = fake_weights(params, evidence, lambda w, layout: _words(w, shared_shape(w.shape, layout), *needed))
+        params = fake_weights(params, evidence, lambda w, layout, _: _words(w, shared_shape(w.shape, layout), *needed))
         weights = tree.pick(params, evidence.layouts)
         return params, {path: _empty(w.shape, evidence.layouts[path], most) for path, w in weights.items()}
 
@@ -89,13 +89,13 @@ def adapt(
                 length = int(word_lengths.lookback(jnp.max(diversity), least, most))
                 windows[path] = _empty(weight.shape, evidence.layouts[path], length)
                 own = found(path, new[path], FakeQuantized, FixedPoint)
-            info[path] = _told(own, int(windows[path].length))
+            info[path] = _told(own, new[path], int(windows[path].length))
         return tree.replace(params, new), windows, info
 
     return Transform(frozenset({"grads"}), init, update, due=lambda step: step > 0 and step % every == 0)
 
 
-def _told(own: list[FakeQuantized], length: int) -> dict:
+def _told(own: list[FakeQuantized], weight: Any, length: int) -> dict:
     bits, fraction = (
         [int(n) for leaf in own for n in getattr(leaf.quantizer, name).reshape(-1)] for name in ("bits", "fraction")
     )
@@ -104,7 +104,7 @@ def _told(own: list[FakeQuantized], length: int) -> dict:
         "bits": bits,
         "fraction": fraction,
         "lookback": length,
-        "relative_error": relative_error(own),
+        "relative_error": relative_error(own, weight),
     }
 
 

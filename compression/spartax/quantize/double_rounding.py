@@ -40,13 +40,13 @@ def double_rounding(widths: Sequence[int] = WIDTHS, *, channel: bool = False) ->
     widths = tuple(widths)
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, tuple]:
-        return fake_weights(params, evidence, lambda w, layout: _first(w, layout, widths, channel)), ()
+        return fake_weights(params, evidence, lambda w, layout, kept: _first(w, kept, layout, widths, channel)), ()
 
     def update(params: Params, state: tuple, evidence: Evidence) -> tuple[Params, tuple, Info]:
         info = {}
         for path, weight in tree.pick(params, evidence.layouts).items():
             own = found(path, weight, FakeQuantized, SwitchedStep)
-            errors = [relative_error(switch(own, width)) for width in widths]
+            errors = [relative_error(switch(own, width), weight) for width in widths]
             bits = int(own[0].quantizer.bits.reshape(-1)[0])
             info[path] = {"method": "double_rounding", "bits": bits, "widths": list(widths), "relative_errors": errors}
         return params, state, info
@@ -54,9 +54,9 @@ def double_rounding(widths: Sequence[int] = WIDTHS, *, channel: bool = False) ->
     return Transform(frozenset(), init, update)
 
 
-@jax.jit(static_argnums=(1, 2, 3))
-def _first(weight: Array, layout: Layout, widths: tuple[int, ...], channel: bool) -> SwitchedStep:
+@jax.jit(static_argnums=(2, 3, 4))
+def _first(weight: Array, kept: Array | None, layout: Layout, widths: tuple[int, ...], channel: bool) -> SwitchedStep:
     narrowest = min(widths)
-    size = mean_size(weight, shared_shape(weight.shape, layout, channel))
+    size = mean_size(weight, shared_shape(weight.shape, layout, channel), kept)
     step = first_step(size, 2 ** (narrowest - 1) - 1) / 2 ** (STORED - narrowest)
     return SwitchedStep(step, jnp.full(shared_shape(weight.shape, layout), max(widths), jnp.int8))

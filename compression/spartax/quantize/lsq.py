@@ -47,7 +47,7 @@ def lsq(bits: int = 4, *, channel: bool = False, activations: int | None = None)
     needs = frozenset() if activations is None else frozenset({"magnitudes", "means"})
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, tuple]:
-        params = fake_weights(params, evidence, lambda w, layout: _first(w, layout, bits, channel))
+        params = fake_weights(params, evidence, lambda w, layout, kept: _first(w, kept, layout, bits, channel))
         if activations is not None:
             blank = lambda stack: LearntStep(jnp.zeros(stack), activations, jnp.zeros(stack, bool))  # noqa: E731
             params = fake_inputs(params, evidence, blank)
@@ -56,7 +56,7 @@ def lsq(bits: int = 4, *, channel: bool = False, activations: int | None = None)
     def update(params: Params, state: tuple, evidence: Evidence) -> tuple[Params, tuple, Info]:
         new, info = tree.pick(params, evidence.layouts), {}
         for path, weight in new.items():
-            error = relative_error(found(path, weight, FakeQuantized, LearntStep))
+            error = relative_error(found(path, weight, FakeQuantized, LearntStep), weight)
             info[path] = {"method": "lsq", "bits": bits, "activations": activations, "relative_error": error}
             if needs:
                 given = [catalog.need(name, evidence)[path] for name in ("magnitudes", "means")]
@@ -67,9 +67,9 @@ def lsq(bits: int = 4, *, channel: bool = False, activations: int | None = None)
     return Transform(needs, init, update)
 
 
-@jax.jit(static_argnums=(1, 2, 3))
-def _first(weight: Array, layout: Layout, bits: int, channel: bool) -> LearntStep:
-    size = mean_size(weight, shared_shape(weight.shape, layout, channel))
+@jax.jit(static_argnums=(2, 3, 4))
+def _first(weight: Array, kept: Array | None, layout: Layout, bits: int, channel: bool) -> LearntStep:
+    size = mean_size(weight, shared_shape(weight.shape, layout, channel), kept)
     return LearntStep(first_step(size, 2 ** (bits - 1) - 1), bits)
 
 

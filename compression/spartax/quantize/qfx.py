@@ -42,7 +42,7 @@ def qfx(
         checks.positive_int("k_hot", k_hot)
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, tuple]:
-        params = fake_weights(params, evidence, lambda w, layout: _first(w, layout, bits, rounding, k_hot))
+        params = fake_weights(params, evidence, lambda w, layout, kept: _first(w, kept, layout, bits, rounding, k_hot))
         if activations is not None:
             start = float(point_for(jnp.float32(REACH), activations))
             blank = lambda s: FixedPoint(jnp.full(s, activations), jnp.full(s, start), rounding)  # noqa: E731
@@ -54,16 +54,18 @@ def qfx(
         for path, weight in tree.pick(params, evidence.layouts).items():
             own = found(path, weight, FakeQuantized, FixedPoint)
             fractions = [int(f) for leaf in own for f in leaf.quantizer.fraction.reshape(-1)]
-            error = relative_error(own)
+            error = relative_error(own, weight)
             info[path] = {"method": "qfx", "bits": bits, "fraction": fractions, "relative_error": error}
         return params, state, info
 
     return Transform(frozenset(), init, update)
 
 
-@jax.jit(static_argnums=(1, 2, 3, 4))
-def _first(weight: Array, layout: Layout, bits: int, rounding: str, k_hot: int | None) -> FixedPoint:
+@jax.jit(static_argnums=(2, 3, 4, 5))
+def _first(
+    weight: Array, kept: Array | None, layout: Layout, bits: int, rounding: str, k_hot: int | None
+) -> FixedPoint:
     shape = shared_shape(weight.shape, layout)
     axes = tuple(a for a, n in enumerate(shape) if n == 1)
-    point = point_for(jnp.max(jnp.abs(weight), axes, keepdims=True), bits)
+    point = point_for(jnp.max(jnp.abs(weight), axes, keepdims=True, initial=0, where=kept), bits)
     return FixedPoint(jnp.full(shape, bits, jnp.int32), point.astype(jnp.float32), rounding, k_hot)

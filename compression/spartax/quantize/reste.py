@@ -20,6 +20,7 @@ def reste(steps: int, o_end: float = 3.0, *, every: int = 100, activations: bool
     integer array of the leaf (in units of `2**-16`), so that new values retrace nothing and no optimizer moves it. With
     `activations` the sign of what meets a weight is taken too: put a normalization before it, leave out the first and
     the last layer by the rule, and run the network under `sx.compressed`. `sx.pack` keeps one bit for each weight.
+    Under a mask `E|w|` counts the removed entries too, so that the signs come out small: normalize behind them.
 
     See Wu et al., Estimator Meets Equilibrium Perspective: A Rectified Straight Through Estimator for Binary Neural
     Networks Training, arXiv 2308.06689 (S097).
@@ -39,7 +40,7 @@ def reste(steps: int, o_end: float = 3.0, *, every: int = 100, activations: bool
 
     def init(params: Params, evidence: Evidence) -> tuple[Params, tuple]:
         power = lambda shape: jnp.full(shape, UNIT, jnp.int32)  # noqa: E731
-        sign = lambda w, layout: Sign(power(shared_shape(w.shape, layout)), scaled=True)  # noqa: E731
+        sign = lambda w, layout, _: Sign(power(shared_shape(w.shape, layout)), scaled=True)  # noqa: E731
         params = fake_weights(params, evidence, sign)
         if activations:
             params = fake_inputs(params, evidence, lambda stack: Sign(power(stack)))

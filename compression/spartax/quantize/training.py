@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from spartax import tree
-from spartax.arrays import FakeInputs, FakeQuantized, dense
+from spartax.arrays import FakeInputs, FakeQuantized, Masked, dense
 from spartax.arrays.verbs import map_arrays
 from spartax.quantize.parts import parts
 from spartax.records import Array, Evidence, Layout, Params, Path
 
-Make = Callable[[Array, Layout], Any]  # (float array, its layout) -> its quantizer
+# (float array, its layout, where a mask keeps its entries or None) -> its quantizer
+Make = Callable[[Array, Layout, Array | None], Any]
 
 
 def fake_weights(params: Params, evidence: Evidence, make: Make) -> Params:
@@ -26,8 +27,8 @@ def fake_weights(params: Params, evidence: Evidence, make: Make) -> Params:
 
 def _fake(path: Path, weight: Any, evidence: Evidence, make: Make) -> Any:
     try:
-        layouts = iter([layout for _, layout in parts(weight, evidence.layouts[path])])
-        return map_arrays(weight, lambda x: FakeQuantized(x, make(x, next(layouts))))
+        layouts, kept = iter([layout for _, layout in parts(weight, evidence.layouts[path])]), kept_of(weight)
+        return map_arrays(weight, lambda x: FakeQuantized(x, make(x, next(layouts), _of(kept, x))))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -45,10 +46,29 @@ def shared_shape(shape: tuple[int, ...], layout: Layout, channel: bool = False) 
     return tuple(n if axis in own else 1 for axis, n in enumerate(shape))
 
 
-def mean_size(weight: Array, shape: tuple[int, ...]) -> Array:
-    """`E|w|` over the entries that share a parameter of this shape, float32."""
+def kept_of(weight: Any) -> Array | None:
+    """The mask around the arrays of a weight, True = kept; None without one of the shape of the weight."""
+    masks = [x for x in jax.tree.leaves(weight, is_leaf=_is_masked) if _is_masked(x) and x.shape == weight.shape]
+    return dense(masks[0].mask) if masks else None
+
+
+def _is_masked(x: Any) -> bool:
+    return isinstance(x, Masked)
+
+
+def _of(kept: Array | None, x: Array) -> Array | None:
+    return kept if kept is not None and kept.shape == x.shape else None
+
+
+def mean_size(weight: Array, shape: tuple[int, ...], kept: Array | None = None) -> Array:
+    """`E|w|` over the entries that share a parameter of this shape and are kept, float32."""
     axes = tuple(a for a, n in enumerate(shape) if n == 1)
-    return jnp.mean(jnp.abs(weight.astype(jnp.float32)), axes, keepdims=True)
+    return jnp.mean(jnp.abs(weight.astype(jnp.float32)), axes, keepdims=True, where=_some(kept, axes))
+
+
+def _some(kept: Array | None, axes: tuple[int, ...]) -> Array | None:
+    """The entries a mean is taken over: all of them where none is kept."""
+    return None if kept is None else kept | ~jnp.any(kept, axes, keepdims=True)
 
 
 def found(path: Path, weight: Any, kind: type, quantizer: type) -> list[Any]:
@@ -75,13 +95,21 @@ def _is(kind: type, quantizer: type) -> Callable[[Any], bool]:
     return lambda x: isinstance(x, kind) and isinstance(x.quantizer, quantizer)
 
 
-def relative_error(leaves: list[FakeQuantized]) -> float:
-    """`|dense - weight| / |weight|`, Frobenius norms over all arrays together."""
-    error, size = (math.fsum(float(x) for x in column) for column in zip(*map(_squares, leaves)))
+def relative_error(leaves: list[FakeQuantized], weight: Any) -> float:
+    """`|dense - weight| / |weight|`, Frobenius norms over all arrays together, of what a mask around them keeps.
+
+    Args:
+      leaves: of the weight.
+      weight: with whatever is around them.
+    """
+    kept = kept_of(weight)
+    each = [_squares(leaf, _of(kept, leaf.weight)) for leaf in leaves]
+    error, size = (math.fsum(float(x) for x in column) for column in zip(*each))
     return math.sqrt(error / max(size, 1e-38))
 
 
 @jax.jit
-def _squares(leaf: FakeQuantized) -> tuple[Array, Array]:
+def _squares(leaf: FakeQuantized, kept: Array | None) -> tuple[Array, Array]:
     weight = leaf.weight.astype(jnp.float32)
-    return jnp.sum((dense(leaf).astype(jnp.float32) - weight) ** 2), jnp.sum(weight**2)
+    error = dense(leaf).astype(jnp.float32) - weight
+    return jnp.sum(error**2, where=kept), jnp.sum(weight**2, where=kept)
