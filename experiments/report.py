@@ -24,8 +24,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         groups = read(given.folder)
         print("\n".join(str(path) for path in written(given.folder, groups, given.title)))
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{PROGRAM}: cannot write into {given.folder}: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -2,15 +2,16 @@
 
 Writes `MODEL.md` and `MODEL.png` for every network with lines in a `*.jsonl` file in the folder or below: who wins
 within a share of the bytes and multiply-adds, every family at its operating points, and accuracy against cost. Exit
-code 0; 2: there is no line.
+code 0; 2: there is no line, or the folder takes no files.
 """
 
 import pathlib
 import sys
 from collections.abc import Sequence
 
-from spartax.measure import comparison, figures, folder
+from spartax.measure import comparison, figures, folder, report
 from spartax.measure.comparison import Point
+from spartax.measure.record import Record
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -20,6 +21,16 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    try:
+        written(path, groups)
+    except OSError as error:
+        print(f"cannot write into {path}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def written(path: pathlib.Path, groups: Sequence[Sequence[Record]]) -> None:
+    """Write the page and the picture of every group."""
     for number, group in enumerate(groups):
         again = sum(other[0].model == group[0].model for other in groups[:number])
         place = path / f"{group[0].model}{f'_{again + 1}' if again else ''}"
@@ -27,7 +38,6 @@ def main(arguments: Sequence[str]) -> int:
         figures.fronts(points, f"{place}.png", figures.heading(points))
         pathlib.Path(f"{place}.md").write_text(page(points, f"{place.name}.png"))
         print(f"{place}.md {place}.png")
-    return 0
 
 
 def page(points: Sequence[Point], picture: str) -> str:
@@ -60,7 +70,7 @@ def table(points: Sequence[Point]) -> list[str]:
     most = max(map(len, rows))
     head = [["", *[""] * (most - 1)], ["---", *["--:"] * (most - 1)]]
     full = [row + [""] * (most - len(row)) for row in rows]
-    return [f"| {' | '.join(row)} |" for row in (*head, *full)]
+    return [f"| {' | '.join(map(report.escaped, row))} |" for row in (*head, *full)]
 
 
 def cells(family: str, points: Sequence[Point], seeds: int) -> list[str]:

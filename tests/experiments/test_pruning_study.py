@@ -191,6 +191,7 @@ def line(criterion, allocation, clean, seed=0, statistics=NEW, role="method"):
     fields = dict.fromkeys(measure.Record._fields) | {"role": role, "seed": seed, "clean": clean, "robust": {}}
     options = {"criterion": criterion, "allocation": allocation, "sparsity": 0.5, "statistics": statistics}
     fields |= {"options": options if role != "dense" else {}, "bytes_disk": 1, "examples": 2000}
+    fields |= {"macs": dict.fromkeys(("dense", "run", "nonzero"), 1), "sparsity": {}, "warnings": [], "device": "cpu"}
     return measure.Record(**fields | {"model": "net", "data": "set", "method": criterion, "threat": THREAT})
 
 

@@ -46,6 +46,25 @@ def test_a_page_has_families_down_and_operating_points_across_the_largest_first(
     assert (tmp_path / "net.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("name", ["net.md", "net.png"])
+def test_a_folder_that_takes_no_files_is_said(tmp_path, capsys, name):
+    measure.append(tmp_path / "a.jsonl", line("dense", 0.6, 8000, role="dense"))
+    (tmp_path / name).symlink_to("/dev/full")
+    assert tables.main([str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.err == f"cannot write into {tmp_path}: [Errno 28] No space left on device\n"
+    assert said.out == ""
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    assert tables.main([str(tmp_path)]) == 2
+    assert f"cannot write into {tmp_path}: [Errno 21]" in capsys.readouterr().err
+
+
+def test_a_bar_in_a_name_ends_no_cell(tmp_path):
+    points = tables.comparison.points([line("a|b, 50%", 0.6, 8000, method="a|b")])
+    assert tables.table(points)[2] == r"| a\|b | 50%: 60.0 ±9.4 (90.0) at 8 |"
+
+
 @pytest.mark.parametrize("arguments", [[], ["a", "b"]])
 def test_one_folder_is_wanted(arguments, capsys):
     assert tables.main(arguments) == 2

@@ -14,7 +14,7 @@ import pytest
 from experiments import report as command
 from spartax import measure
 from spartax.measure import comparison, figures, folder, report, svg
-from spartax.measure.plot import style
+from spartax.measure.plot import GRAY, style
 
 
 def record(method, worst, size, *, macs=100_000, seed=0, role="method", **changes):
@@ -163,6 +163,10 @@ class Reader(html.parser.HTMLParser):
         super().__init__()
         self.open, self.tags, self.loads = [], [], []
 
+    def points(self):
+        """Attributes of the points of charts, without the marks of legends and the cells of tables."""
+        return [a for _, a in self.tags if "aria-label" in a and "data-tip" in a]
+
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
         self.loads += [v for k, v in attributes if k in ("src", "href")]
@@ -190,7 +194,7 @@ def test_the_page_is_whole_and_loads_nothing():
     assert reader.loads == []
     assert not re.search(r"https?://|@import|url\(", text)
     assert [tag for tag, _ in reader.tags].count("script") == 1
-    tips = [a["data-tip"] for tag, a in reader.tags if tag == "circle"]
+    tips = [a["data-tip"] for a in reader.points()]
     assert "a, 0.9\nunder attack 30.0 ±8.8 %\n1,000 bytes, 10 k MACs" in tips
     assert "a, 0.9\neps 0.2: 10.0 ±6.0 %" in tips
     assert "dense\nunder attack 80.0 ±7.8 %\n8,000 bytes, 100 k MACs\n2 ms" in tips
@@ -206,7 +210,7 @@ def test_the_page_is_whole_and_loads_nothing():
 def test_a_chart_places_points_by_the_logarithm():
     text = svg.chart([svg.Series("s", "red", [(10, 0, "a"), (100, 50, "b"), (1000, 100, "c")])], "x", "y", log=True)
     reader = read(text)
-    spots = [(float(a["cx"]), float(a["cy"])) for tag, a in reader.tags if tag == "circle"]
+    spots = [(float(a["cx"]), float(a["cy"])) for a in reader.points()]
     (x0, y0), (x1, y1), (x2, y2) = spots
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11)
     assert y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
@@ -217,6 +221,29 @@ def test_a_chart_places_points_by_the_logarithm():
     read(svg.chart([svg.Series("one", "red", [(0.0, 5, "a")])], "x", "y"))  # a single point at zero has an axis too
     with pytest.raises(ValueError, match="at least one point"):
         svg.chart([svg.Series("none", "red", [])], "x", "y")
+
+
+def test_a_cost_of_zero_stands_on_the_left_edge_of_a_logarithmic_axis():
+    some = svg.Series("s", "red", [(0, 10, "none"), (10, 50, "a"), (100, 50, "b")])
+    places = [float(a["cx"]) for a in read(svg.chart([some], "x", "y", log=True)).points()]
+    without = svg.Series("s", "red", some.points[1:])
+    same = [float(a["cx"]) for a in read(svg.chart([without], "x", "y", log=True)).points()]
+    assert places == [svg.LEFT, *same]  # nor does it move the others
+    read(svg.chart([svg.Series("s", "red", [(0, 10, "none")])], "x", "y", log=True))
+
+
+def test_marks_of_the_page_have_the_shapes_of_the_pictures():
+    series = [svg.Series(m, "red", [(1, 0, m)], marker=m) for m in "o.sD"]
+    tags = read(svg.chart(series, "x", "y")).tags
+    marks = [(tag, a) for tag, a in tags if "data-tip" in a]
+    assert [(tag, a.get("r")) for tag, a in marks[:2]] == [("circle", "4.5"), ("circle", "2.2")]
+    x, y = float(marks[0][1]["cx"]), float(marks[0][1]["cy"])
+    assert [a["transform"] for _, a in marks[2:]] == [f"translate({x} {y})"] * 2
+    square, diamond = (re.findall(r"-?[\d.]+", a["d"]) for _, a in marks[2:])
+    assert {abs(float(value)) for value in square} == {5.0}
+    assert {abs(float(value)) for value in diamond} == {0.0, 7.1}  # a square on its corner
+    keys = [a for tag, a in tags if tag in ("circle", "path") and "fill" in a and "data-tip" not in a]
+    assert [a.get("d", a.get("r")) for a in keys] == [a.get("d", a.get("r")) for _, a in marks]  # the legend too
 
 
 # clicks on headers, then the pointer on a point far right and on nothing; what was seen becomes the title
@@ -382,11 +409,97 @@ def test_a_file_of_something_else_is_left_out_with_a_warning(tmp_path, capsys):
     measure.append(tmp_path / "results.jsonl", study()[0])
     assert command.main([str(tmp_path)]) == 0
     said = capsys.readouterr().err
-    assert f"left out, since it holds no results alone: {tmp_path / 'networks.jsonl'}: line 1" in said
+    assert said.startswith(f"{tmp_path / 'networks.jsonl'}: line 1 has unknown or missing fields: ")
+    assert said.endswith("; it was skipped.\n")
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe")
+    assert command.main([str(tmp_path)]) == 0
+    assert f"{tmp_path / 'binary.jsonl'} was left out: " in capsys.readouterr().err
+
+
+def test_a_line_of_something_else_costs_no_row_of_its_file(tmp_path, capsys):
+    file, (dense, method, *_) = tmp_path / "results.jsonl", study()
+    measure.append(file, dense)
+    with file.open("a") as lines:
+        lines.write('{"note": 1}\n[1]\n')
+    unusable = {
+        "macs": [None, {}, {"run": None, "nonzero": 1}],
+        "robust": [{"PGD": None}],
+        "threat": [{"norm": "linf", "eps": 0.1}],
+        "warnings": [[1]],
+        "latency": [{"median": 1.0}],
+    }
+    for name, values in unusable.items():
+        for value in values:
+            measure.append(file, method._replace(**{name: value}))
+    measure.append(file, method)
+    assert folder.read(tmp_path) == [[dense, method]]
+    said = capsys.readouterr().err
+    assert said.startswith(f"{file}: line 2 has unknown or missing fields: ")
+    assert said.endswith("; it was skipped, as were 8 more.\n")
+    file.write_text(json.dumps(method._replace(macs=None)._asdict()) + "\n" + json.dumps(dense._asdict()))
+    assert command.main([str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert f"{file}: line 1 has macs null, which is not what measure.Record has there; it was skipped." in said
+
+
+def test_rows_that_cost_nothing_are_reported(tmp_path):
+    """A network without a weight, and bytes that nobody counted."""
+    rows = [record("dense", 0.8, 8000, role="dense"), numbers("a, 1", 0.1, 100, macs=0), numbers("b, 1", 0.1, 0)]
+    files = folder.written(tmp_path, [rows], "t")
+    assert [file.name for file in files] == ["report.md", "report.html", "cnn-digits-test-100-accuracy_vs_cost.png"]
+    tips = [a["data-tip"] for a in read((tmp_path / "report.html").read_text()).points()]
+    assert "a, 1\nunder attack 10.0 ±6.0 %\n100 bytes, 0 k MACs" in tips
+    assert [line[2] for line in report.cells(rows)[1]] == ["1.0x", "80.0x", ""]
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html", "cnn-digits-test-100-accuracy_vs_cost.png"])
+def test_a_folder_that_takes_no_files_is_said(tmp_path, capsys, name):
+    measure.append(tmp_path / "results.jsonl", study()[0])
+    (tmp_path / name).symlink_to("/dev/full")
+    assert command.main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said == f"{command.PROGRAM}: cannot write into {tmp_path}: [Errno 28] No space left on device\n"
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()  # as little to be written as a file of somebody else
+    assert command.main([str(tmp_path)]) == 2
+    assert f"cannot write into {tmp_path}: [Errno 21]" in capsys.readouterr().err
 
 
 def test_a_hundred_families_look_different():
     assert len({style(number) for number in range(100)}) == 100
+
+
+def test_baselines_are_gray_by_their_role_and_no_two_families_look_alike():
+    rows = [record("dense", 0.8, 9, role="dense"), numbers("randomized_svd, 1", 0.5, 9)]
+    rows += [numbers(f"m{i}, 1", 0.5, 9) for i in range(12)]
+    rows += [numbers(f"{name}, 1", 0.1, 9, role="baseline") for name in ("random", "smaller")]
+    looks = figures.styles(comparison.points(rows))
+    assert [name for name, (color, _) in looks.items() if color == GRAY] == ["dense", "random", "smaller"]
+    assert looks["randomized_svd"] == style(0)
+    assert len(set(looks.values())) == len(looks) == 16
+    only = figures.styles(comparison.points([r._replace(role="baseline") for r in rows[1:]]))
+    assert len(set(only.values())) == len(only) == 15
+    text = measure.page([rows])
+    keys = re.findall(r"<span><svg[^>]*>(.*?)</svg>([^<]*)</span>", text)
+    assert [name for _, name in keys][:16] == list(looks)
+    assert len({key for key, _ in keys[:16]}) == 16
+    curves = measure.page([[r._replace(curve={"0": 0.9, "0.1": 0.3}) for r in rows]])
+    keys = re.findall(r"<span><svg[^>]*>(.*?)</svg>([^<]*)</span>", curves)[-16:]
+    assert ([name for _, name in keys], len({key for key, _ in keys})) == (list(looks), 16)
+
+
+def test_of_many_families_the_less_accurate_are_dots_on_the_page_too():
+    """And do not use up the looks of the others."""
+    many = [numbers(f"m{i}, 1", i / 100, 10 + i, curve={"0": 0.9, "0.1": 0.3}) for i in range(1, 80)]
+    points = comparison.points([record("dense", 0.8, 100, role="dense"), *many])
+    looks = figures.styles(points)
+    named = [name for name, look in looks.items() if look != figures.OTHER]
+    assert named == ["dense", *(f"m{i}" for i in range(63, 80))]
+    assert len({looks[name] for name in named}) == figures.FAMILIES
+    legends = re.findall(r"<figcaption.*?</figcaption>", measure.page([[r for p in points for r in p.row.records]]))
+    names = [re.findall(r"</svg>([^<]*)</span>", legend) for legend in legends]
+    assert names[0] == ["62 less accurate families", *named, "Pareto front"]
+    assert names[-1] == ["less accurate families", *named[1:]]
 
 
 def test_nothing_to_report_is_said(tmp_path, capsys):

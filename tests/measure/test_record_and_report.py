@@ -215,6 +215,37 @@ def test_lines_with_other_fields_are_refused(tmp_path):
         measure.append(file, record(clean=float("nan")))
 
 
+def test_seeds_that_met_other_attacks_are_one_row_and_it_is_said():
+    other = record(seed=1, robust={"PGD": 0.55, "AA": 0.5}, worst=0.5)
+    (row,) = report.rows([record(), other])
+    assert {name: value[0] for name, value in row.robust.items()} == {"PGD": pytest.approx(65.0)}
+    assert row.worst[0] == pytest.approx(62.5)
+    told = (
+        "* Warning: dense: its seeds did not meet the same attacks ({}). Those that not all of them met have no number"
+    )
+    assert f"{told.format('FGSM, PGD; AA, PGD')}, and the worst is of each seed's own." in measure.markdown(
+        [record(), other]
+    )
+    for pair in ([record(), record(seed=1, robust={}, worst=None)], [record(robust={}, worst=None), record(seed=1)]):
+        (row,) = report.rows(pair)
+        assert (row.robust, row.worst) == ({}, None)
+        assert ", and no worst." in measure.markdown(pair)
+    assert "same attacks" not in measure.markdown([record(), record(seed=1)])
+
+
+def test_a_bar_in_a_name_ends_no_cell():
+    names = ("a|b", "a\nb")
+    lines = measure.markdown([record(name) for name in names]).splitlines()
+    header, rule, *rows = (line for line in lines if line.startswith("|"))
+    assert [len(re.split(r"(?<!\\)\|", line)) for line in (rule, *rows)] == [header.count("|") + 1] * 3
+    assert [line.split(" | ")[0].strip() for line in rows] == [r"| a\|b", "| a b"]
+
+
+def test_a_method_timed_without_the_dense_network_has_no_ratio():
+    header, (line,) = report.cells([record("int8")])
+    assert (line[header.index("ms/batch")], line[header.index("vs dense")]) == ("2.00 (1.80-2.50)", "")
+
+
 def test_environment_names_versions_and_device():
     found = measure.environment()
     assert set(found) == {"versions", "device", "commit"}

@@ -195,3 +195,17 @@ def test_bad_input_is_refused_at_the_door():
     with pytest.raises(ValueError, match="a later one needs objective"):
         sx.chain(quantize.equalize(), prune.prune(prune.snip(), 0.5))
     sx.chain(prune.prune(prune.magnitude(), 0.5), quantize.equalize(), quantize.quantize(quantize.integer(8)))
+
+
+def test_weights_that_loops_read_say_that_they_are_not_followed():
+    """Two layers in a scan: their channels are not read, and nobody is left to wonder."""
+    params = {"stack": leaves.normal(2, 6, 6), "last": leaves.normal(6, 3, seed=1)}
+
+    def network(p, x):
+        x = jax.lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), x, p["stack"])[0]
+        return x @ p["last"]
+
+    for method in (quantize.equalize(), quantize.smooth()):
+        info = sx.compress(network, params, method, batches=[leaves.normal(4, 6, seed=2)]).info
+        assert info["stack"]["steps"][0]["refused"].startswith("the program reads it where channels are not followed")
+        assert "refused" in info["last"]["steps"][0]

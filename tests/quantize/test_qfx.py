@@ -15,6 +15,7 @@ from spartax.arrays import FakeInputs, FakeQuantized, FixedPoint
 from spartax.arrays.fixed_point import point_for
 from spartax.kernels import words
 from spartax.kernels.words import Words
+from spartax.records import Evidence, Layout
 from tests import plugs
 from tests.oracles.waves import wave
 
@@ -126,3 +127,18 @@ def test_bad_arguments():
         quantize.qfx(8, k_hot=0)
     with pytest.raises(ValueError, match="at most 32 bits; this gives 40"):
         words.multiply(Words(jnp.int32(1), 20, 0), Words(jnp.int32(1), 20, 0))
+
+
+def test_weights_beyond_the_points_are_told_as_lost():
+    """The point of words of 4 bits stays below 12: weights of 1e-5 are zero, whatever it learns."""
+    w = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(16, 8)), jnp.float32)}
+    given = Evidence({"w": Layout((0,), (1,))})
+    for size, lost in ((1.0, False), (1e-5, True), (1e4, True)):
+        _, info = plugs.run(quantize.qfx(4), {"w": size * w["w"]}, given)
+        assert ("warning" in info["w"]) == lost
+    assert info["w"]["warning"].endswith(
+        "% of the weight is lost: no point within [-4, bits + 8] is right for its numbers"
+    )
+    for size, lost in ((0.1, False), (1e-4, True)):
+        _, info = plugs.run(quantize.quantize(quantize.fixed_point()), {"w": size * w["w"]}, given)
+        assert ("100% of the weight is lost" in str(info["w"].get("warnings"))) == lost

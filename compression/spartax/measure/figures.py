@@ -3,6 +3,7 @@
 Each function says whether there was something to draw; where there was not, no file is written.
 """
 
+import itertools
 import os
 import textwrap
 from collections.abc import Callable, Sequence
@@ -10,30 +11,32 @@ from typing import Any
 
 from spartax.measure import comparison, report
 from spartax.measure.comparison import Point
-from spartax.measure.plot import COLORS, GRAY, log_axis, short, style
+from spartax.measure.plot import COLORS, GRAY, gray, log_axis, short, style
 
 ACROSS = 4  # panels beside each other
 MOST = 60  # rows of a picture that can be read
 FAMILIES = 18  # in a legend that can be read
+OTHER = ("#bfbfbf", ".")  # color and marker of the families beyond them
 UNIT = "eps (of the pixel range [0, 1])"
 
 
 def fronts(points: Sequence[Point], path: str | os.PathLike, title: str = "") -> bool:
     """Accuracy under attack (filled) and clean (faint) against bytes, multiply-adds and time; the fronts are black.
 
-    Where nothing was attacked the clean accuracy is the filled one. Of many families the most accurate have names.
+    Where nothing was attacked the clean accuracy is the filled one. Of many families the most accurate have names. A
+    cost of zero has no place on a logarithmic axis: lines to it leave the panel on the left.
     """
     clean = not comparison.attacked(points)
     costs = {n: c for n, c in comparison.COSTS.items() if any(c(p) is not None for p in points)}
     figure, panels = _figure(len(costs), 5.0, title)
     chosen = styles(points)
-    named = _named(points, list(chosen), clean)
+    named = [family for family, look in chosen.items() if look != OTHER]
     for axes, (name, cost) in zip(panels, costs.items()):
         for family, (color, marker) in chosen.items():
             own = comparison.spots([p for p in points if p.family == family], cost, clean=clean)
             x, y, spread = [s.cost for s in own], [s.worst for s in own], [s.spread for s in own]
             if family not in named:
-                axes.plot(x, y, ".", color="0.75", zorder=0)
+                axes.plot(x, y, marker, color=color, linestyle="none", zorder=0)
                 continue
             joined = "none" if name == comparison.TIME else "-"  # times do not follow operating points
             look = {"marker": marker, "color": color, "markersize": 5, "capsize": 2, "linewidth": 1}
@@ -41,7 +44,9 @@ def fronts(points: Sequence[Point], path: str | os.PathLike, title: str = "") ->
             if not clean:
                 axes.plot(x, [s.point.row.clean[0] for s in own], marker, color=color, alpha=0.25, linestyle="none")
         if len(named) < len(chosen):
-            axes.plot([], [], ".", color="0.75", label=f"{len(chosen) - len(named)} less accurate families")
+            color, marker = OTHER
+            text = f"{len(chosen) - len(named)} less accurate families"
+            axes.plot([], [], marker, color=color, linestyle="none", label=text)
         best = comparison.front(points, cost, clean=clean)
         axes.step([s.cost for s in best], [s.worst for s in best], "k-", where="post", alpha=0.6, zorder=1)
         for spot in comparison.spots([p for p in points if p.role == "dense"], cost, clean=clean):
@@ -137,16 +142,16 @@ def _told(title: str, which: str, kept: Sequence[Any], known: Sequence[Any], wha
 
 
 def styles(points: Sequence[Point]) -> dict[str, tuple[str, str]]:
-    """Family -> color and marker: dense and random are gray."""
-    found, number = {}, 0
+    """Family -> color and marker: dense and baselines are gray, and of many families the less accurate are `OTHER`."""
+    roles: dict[str, str] = {}
     for point in points:
-        if point.family in found:
-            continue
-        if point.role == "dense" or point.family.startswith("random"):
-            found[point.family] = (GRAY, "s" if point.role == "dense" else "X")
-        else:
-            found[point.family] = style(number)
-            number += 1
+        roles.setdefault(point.family, point.role)
+    named = _named(points, list(roles), clean=not comparison.attacked(points))
+    colors, grays = map(style, itertools.count()), map(gray, itertools.count())
+    found = dict.fromkeys(roles, OTHER)
+    for family in named:
+        role = roles[family]
+        found[family] = (GRAY, "s") if role == "dense" else next(grays if role == "baseline" else colors)
     return found
 
 

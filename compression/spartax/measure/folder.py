@@ -24,7 +24,8 @@ PICTURES = {
 def read(folder: pathlib.Path) -> list[list[Record]]:
     """The records below a folder, apart by network, data, threat and number of images.
 
-    A file with lines of something else, such as the log of a training, is left out, and named on the error output.
+    Lines of something else, such as the log of a training, are left out, and so is a file that cannot be read; the
+    error output names them.
 
     Raises:
       ValueError: there is none.
@@ -54,9 +55,9 @@ def _lines(file: pathlib.Path) -> list[Record]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            records = lines.read(file)
+            records = lines.read(file, skip=True)
         except (ValueError, OSError) as error:
-            warnings.warn(f"left out, since it holds no results alone: {error}", stacklevel=1)
+            warnings.warn(f"{file} was left out: {error}", stacklevel=1)
     for warning in caught:
         print(f"{warning.message}", file=sys.stderr)
     return records

@@ -22,8 +22,8 @@ th[aria-sort=ascending] button::after{content:" ▲"}th[aria-sort=descending] bu
 tr.baseline td,tr.dense td{color:#666}
 .charts{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;flex:1 1 380px;max-width:600px}
 svg{width:100%;height:auto;font:11px system-ui,sans-serif}svg text{fill:#555}.grid{stroke:#e4e4e4}
-circle{cursor:pointer}.legend span{margin-right:.9rem;font-size:.8rem;white-space:nowrap}
-.legend i{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.3em}
+svg [data-tip]{cursor:pointer}.legend span{margin-right:.9rem;font-size:.8rem;white-space:nowrap}
+.legend svg{width:1em;height:1em;vertical-align:-.12em;margin-right:.3em}
 #tip{position:fixed;pointer-events:none;background:#1b1b1b;color:#fff;font-size:.8rem;padding:.2rem .5rem;
 border-radius:4px;white-space:pre;display:none}
 """
@@ -163,19 +163,29 @@ def _cell(cell: Cell) -> str:
 
 def _fronts(points: Sequence[Point]) -> list[str]:
     charts, style, clean = [], figures.styles(points), not comparison.attacked(points)
+    others = [p for p in points if style[p.family] == figures.OTHER]
+    text = f"{len({p.family for p in others})} less accurate families"
     for name, cost in comparison.COSTS.items():
-        series = []
-        for family, (color, _) in style.items():
+        behind = _spots(comparison.spots(others, cost, clean=clean), clean)
+        series = [_series(text, figures.OTHER, behind, line=False)]
+        for family, look in style.items():
+            if look == figures.OTHER:
+                continue
             own = comparison.spots([p for p in points if p.family == family], cost, clean=clean)
             faint = [(s.cost, s.point.row.clean[0], _tip(s.point, "clean", *s.point.row.clean)) for s in own]
-            series += [] if clean else [svg.Series("", color, faint, line=False, faint=True)]
-            series.append(svg.Series(family, color, _spots(own, clean), line=name != comparison.TIME))
+            series += [] if clean else [_series("", look, faint, line=False, faint=True)]
+            series.append(_series(family, look, _spots(own, clean), line=name != comparison.TIME))
         best = _spots(comparison.front(points, cost, clean=clean), clean)
         series.append(svg.Series("Pareto front", "#000", best, marks=False, steps=True))
         if any(s.points for s in series):
             label = "clean accuracy (%)" if clean else "accuracy (%); faint: clean"
             charts.append(svg.chart(series, name, label, log=True))
     return charts
+
+
+def _series(name: str, look: tuple[str, str], spots: list[tuple[float, float, str]], **more: bool) -> svg.Series:
+    color, marker = look
+    return svg.Series(name, color, spots, marker=marker, **more)
 
 
 def _spots(spots: Sequence[comparison.Spot], clean: bool) -> list[tuple[float, float, str]]:
@@ -192,9 +202,10 @@ def _curves(points: Sequence[Point]) -> list[str]:
                 (eps, v[0], f"{point.row.name}\neps {eps:.4g}: {v[0]:.1f} ±{v[1]:.1f} %")
                 for eps, v in point.curve.items()
             ]
-            name = "" if point.family in named else point.family
-            named.add(point.family)
-            series.append(svg.Series(name, style[point.family][0], spots, faint=point.role == "baseline"))
+            look = style[point.family]
+            family = "less accurate families" if look == figures.OTHER else point.family
+            series.append(_series("" if family in named else family, look, spots, faint=point.role == "baseline"))
+            named.add(family)
     return [svg.chart(series, figures.UNIT, "accuracy under attack (%)")] if series else []
 
 

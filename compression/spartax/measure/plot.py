@@ -11,6 +11,7 @@ from spartax.measure.record import Record
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#44AA99", "#999933", "#332288")
 MARKERS = "oD^vP*X<>p"
 GRAY = "#555555"
+GRAYS = (GRAY, "#999999")
 
 
 def plot(records: Sequence[Record], path: str | os.PathLike, title: str = "") -> None:
@@ -56,6 +57,12 @@ def plot(records: Sequence[Record], path: str | os.PathLike, title: str = "") ->
 def style(number: int) -> tuple[str, str]:
     """Color and marker of one of many things shown together; a hundred differ."""
     return COLORS[number % len(COLORS)], MARKERS[(number + number // len(COLORS)) % len(MARKERS)]
+
+
+def gray(number: int) -> tuple[str, str]:
+    """The same of one of many baselines, in gray; twenty differ, and none is the square of the dense network."""
+    shade = GRAYS[number // len(MARKERS) % len(GRAYS)]
+    return shade, MARKERS[(number + MARKERS.index("X")) % len(MARKERS)]
 
 
 def _point(axes: Any, row: report.Row, color: str, marker: str) -> float:

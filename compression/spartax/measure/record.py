@@ -6,6 +6,8 @@ import os
 import pathlib
 import platform
 import subprocess
+import types
+import typing
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -73,6 +75,14 @@ class Record(NamedTuple):
     masking: float | None = None
 
 
+UNUSED = ("bytes_packed", "broken_by", "seconds", "versions", "commit")  # no report computes with them
+INSIDE = {
+    "macs": ("run", "nonzero"),
+    "threat": ("norm", "eps", "levels"),
+    "latency": ("median", "low", "high", "batch"),
+}
+
+
 def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that have a value: one that is None was left out, as in lines that are older than the option."""
     return {name: value for name, value in options.items() if value is not None}
@@ -103,14 +113,19 @@ def append(path: str | os.PathLike, record: Record) -> None:
         os.close(handle)
 
 
-def read(path: str | os.PathLike) -> list[Record]:
+def read(path: str | os.PathLike, *, skip: bool = False) -> list[Record]:
     """All records of a file, in order. Lines that a killed run left half-written are skipped with a warning.
 
+    Args:
+      path: the file.
+      skip: leave out, with one warning, lines that are no records, and those that no report can use, such as with null
+        for `macs`.
+
     Raises:
-      ValueError: a line with other fields than `Record` has (those with defaults may be missing).
+      ValueError: without `skip`, a line with other fields than `Record` has (those with defaults may be missing).
     """
     lines = pathlib.Path(path).read_text().splitlines()
-    records = []
+    records, foreign = [], []
     for number, line in enumerate(lines, 1):
         try:
             fields = json.loads(line)
@@ -119,12 +134,49 @@ def read(path: str | os.PathLike) -> list[Record]:
                 last = ", the last," if number == len(lines) else ""
                 warnings.warn(f"{path}: line {number}{last} is half-written and was skipped.", stacklevel=2)
             continue
-        names = set(fields if isinstance(fields, dict) else ())
-        differ = names - set(Record._fields) | (set(Record._fields) - set(Record._field_defaults) - names)
-        if differ:
-            raise ValueError(f"{path}: line {number} has unknown or missing fields: {', '.join(sorted(differ))}.")
-        records.append(Record(**fields))
+        differ = _differ(fields)
+        if differ and not skip:
+            raise ValueError(f"{path}: line {number} {differ}.")
+        wrong = differ or (_unusable(fields) if skip else "")
+        if wrong:
+            foreign.append(f"line {number} {wrong}")
+        else:
+            records.append(Record(**fields))
+    if foreign:
+        more = f", as were {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        warnings.warn(f"{path}: {foreign[0]}; it was skipped{more}.", stacklevel=2)
     return records
+
+
+def _differ(fields: Any) -> str:
+    """Why the value of a line is no record, in words; empty where it is one."""
+    names = set(fields if isinstance(fields, dict) else ())
+    differ = names - set(Record._fields) | (set(Record._fields) - set(Record._field_defaults) - names)
+    return f"has unknown or missing fields: {', '.join(sorted(differ))}" if differ else ""
+
+
+def _unusable(fields: dict[str, Any]) -> str:
+    """Why no report can use a record, in words; empty where one can."""
+    for name in (name for name in fields if name not in UNUSED):
+        value = fields[name]
+        inside = INSIDE.get(name, ()) if isinstance(value, dict) else ()
+        if not _fits(value, Record.__annotations__[name]) or any(key not in value for key in inside):
+            return f"has {name} {json.dumps(value):.60}, which is not what measure.Record has there"
+    return ""
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of an annotated type; JSON has one kind of number."""
+    inside = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, one) for one in inside)
+    if hint in (int, float):
+        return isinstance(value, (int, float))
+    if typing.get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(one, inside[1]) for one in value.values())
+    if typing.get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(one, inside[0]) for one in value)
+    return hint is Any or isinstance(value, hint)
 
 
 def environment() -> dict[str, Any]:

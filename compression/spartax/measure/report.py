@@ -21,8 +21,8 @@ class Row(NamedTuple):
       name: method, as shown; with what tells it from other rows where several have the same.
       size: mean bytes on disk.
       clean: accuracy without attack and its spread, both in percent.
-      robust: attack name -> the same after the attack.
-      worst: the same after the worst attack of each example; None where no attack was run.
+      robust: attack name -> the same after the attack, of the attacks that were run on every seed.
+      worst: the same after the worst attack of each example; None where no attack was run on one of the seeds.
     """
 
     records: tuple[Record, ...]
@@ -75,7 +75,8 @@ def _word(name: str, value: str) -> str:
 
 def _row(group: list[Record]) -> Row:
     first = group[0]
-    robust = {name: spread([r.robust[name] for r in group], first.examples) for name in first.robust}
+    common = [name for name in first.robust if all(name in r.robust for r in group)]
+    robust = {name: spread([r.robust[name] for r in group], first.examples) for name in common}
     clean = spread([r.clean for r in group], first.examples)
     attacked = [r.worst for r in group if r.robust and r.worst is not None]  # no attack leaves no robust number
     worst = spread(attacked, first.examples) if len(attacked) == len(group) else None
@@ -115,7 +116,7 @@ def cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     for row in table:
         first = row.records[0]
         full = dense.get((first.model, first.data))
-        smaller = f"{full / row.size:.1f}x" if full else ""
+        smaller = f"{full / row.size:.1f}x" if full and row.size else ""
         macs = [f"{first.macs[kind] / 1000:,.0f}" for kind in ("run", "nonzero")]
         accuracies = [row.clean, *(row.robust.get(name) for name in attacks), row.worst]
         shown = [f"{a[0]:.1f} ±{a[1]:.1f}" if a else "" for a in accuracies]
@@ -129,7 +130,7 @@ def _times(row: Row) -> list[str]:
     if not measured:
         return ["not measured", ""]
     low, median, high = (1000 * statistics.fmean(m[name] for m in measured) for name in ("low", "median", "high"))
-    if row.records[0].role == "dense":
+    if row.records[0].role == "dense" or not all(m.get("dense") for m in measured):
         return [f"{median:.2f} ({low:.2f}-{high:.2f})", ""]
     ratio = statistics.fmean(m["dense"]["median"] / m["median"] for m in measured)
     apart = all(m["dense"]["low"] > m["high"] or m["dense"]["high"] < m["low"] for m in measured)
@@ -151,6 +152,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         if any(r.robust for r in records)
         else "Attacks: none was run, so nothing here says how robust a network is.",
         *_spreads(records),
+        *_differences(rows(records)),
         "bytes: the checkpoint as written to disk, headers included; smaller: dense bytes divided by it.",
         "MACs k: thousands of multiply-adds really run for one image; nonzero: left without multiplications by zeros.",
     ]
@@ -182,11 +184,31 @@ def _spreads(records: Sequence[Record]) -> list[str]:
     return lines
 
 
+def _differences(table: Sequence[Row]) -> list[str]:
+    """A warning for every row whose seeds did not meet the same attacks."""
+    lines = []
+    for row in table:
+        sets = list(dict.fromkeys(", ".join(sorted(r.robust)) or "none" for r in row.records))
+        if len(sets) > 1:
+            worst = "no worst" if row.worst is None else "the worst is of each seed's own"
+            lines.append(
+                f"Warning: {row.name}: its seeds did not meet the same attacks ({'; '.join(sets)}). Those that not all "
+                f"of them met have no number, and {worst}."
+            )
+    return lines
+
+
+def escaped(text: str) -> str:
+    """Text of a cell of a Markdown table, which neither a bar nor the end of a line ends."""
+    return " ".join(text.replace("|", "\\|").splitlines())
+
+
 def markdown(records: Sequence[Record], title: str = "Results") -> str:
     """A Markdown report: table and notes."""
     if not records:
         raise ValueError("records must hold at least one record; got none.")
-    header, lines = cells(records)
+    names, table = cells(records)
+    header, *lines = [[escaped(cell) for cell in line] for line in (names, *table)]
     widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
     rule = ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]]
     body = [_line(line, widths) for line in [header, rule, *lines]]

@@ -1,10 +1,13 @@
 """Charts as SVG text: points with values that show when the pointer is on them, lines, a legend."""
 
+import functools
 import html
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+SIZE = 10  # of a mark
+RADII = {"o": 4.5, ".": 2.2}  # of those that are round
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 340, 48, 12, 12, 44
 
 
@@ -19,6 +22,7 @@ class Series(NamedTuple):
       faint: whether they stay in the background.
       marks: whether the points are marked; a line without marks is dashed.
       steps: whether the line keeps the height of a point until the next.
+      marker: shape of the marks, as Matplotlib calls it.
     """
 
     name: str
@@ -28,6 +32,7 @@ class Series(NamedTuple):
     faint: bool = False
     marks: bool = True
     steps: bool = False
+    marker: str = "o"
 
 
 def chart(series: Sequence[Series], x_label: str, y_label: str, *, log: bool = False) -> str:
@@ -37,7 +42,7 @@ def chart(series: Sequence[Series], x_label: str, y_label: str, *, log: bool = F
       series: at least one with a point.
       x_label: under the horizontal axis.
       y_label: above the vertical axis.
-      log: whether the horizontal axis is logarithmic; all x are then positive.
+      log: whether the horizontal axis is logarithmic; what is not above zero then stands on its left edge.
 
     Raises:
       ValueError: no point.
@@ -45,16 +50,15 @@ def chart(series: Sequence[Series], x_label: str, y_label: str, *, log: bool = F
     xs = [x for s in series for x, _, _ in s.points]
     if not xs:
         raise ValueError("series must hold at least one point; got none.")
-    place, ticks = _scale(min(xs), max(xs), log)
+    inside = [x for x in xs if x > 0 or not log] or [1.0]
+    place, ticks = _scale(min(inside), max(inside), log)
     marks = [_grid(ticks, place)]
     marks += [_drawn(s, place) for s in sorted(series, key=lambda s: not s.faint)]
     labels = (
         f'<text x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">{html.escape(x_label)}</text>'
         f'<text x="{LEFT + 4}" y="{TOP + 10}">{html.escape(y_label)}</text>'
     )
-    legend = "".join(
-        f'<span><i style="background:{s.color}"></i>{html.escape(s.name)}</span>' for s in series if s.name and s.points
-    )
+    legend = "".join(f"<span>{_key(s)}{html.escape(s.name)}</span>" for s in series if s.name and s.points)
     opened = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(x_label)}">'
     return f'<figure>{opened}{"".join(marks)}{labels}</svg><figcaption class="legend">{legend}</figcaption></figure>'
 
@@ -72,7 +76,7 @@ def _scale(low: float, high: float, log: bool) -> tuple[Callable[[float], float]
     else:
         step = next(m * 10.0**d for d in range(-12, 13) for m in (1, 2, 5) if (last - first) / (m * 10.0**d) <= 7)
         ticks = [n * step for n in range(math.ceil(first / step), math.floor(last / step) + 1)]
-    return lambda x: LEFT + (to(x) - first) / (last - first) * inner, ticks
+    return lambda x: LEFT + (to(x) - first) / (last - first) * inner if x > 0 or not log else LEFT, ticks
 
 
 def _height(y: float) -> float:
@@ -102,9 +106,34 @@ def _drawn(series: Series, place: Callable[[float], float]) -> str:
         parts.append(f'<path d="M{path}" fill="none" stroke="{series.color}" stroke-width="1.5"{dashes}/>')
     for x, y, tip in spots if series.marks else ():
         text = html.escape(tip)
-        mark = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{series.color}"'
-        parts.append(f'{mark} data-tip="{text}" aria-label="{text}"/>')
+        parts.append(_mark(series, x, y, f' data-tip="{text}" aria-label="{text}"'))
     return f'<g opacity="{opacity}">{"".join(parts)}</g>'
+
+
+def _mark(series: Series, x: float, y: float, more: str = "") -> str:
+    if series.marker in RADII:
+        shape = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADII[series.marker]}"'
+    else:
+        shape = f'<path transform="translate({x:.1f} {y:.1f})" d="{_outline(series.marker)}"'
+    return f'{shape} fill="{series.color}"{more}/>'
+
+
+@functools.cache
+def _outline(marker: str) -> str:
+    """Path of a marker of Matplotlib around (0, 0), so that page and pictures show the same."""
+    from matplotlib.markers import MarkerStyle  # slow to import
+
+    style = MarkerStyle(marker)
+    corners: Any = style.get_path().transformed(style.get_transform()).to_polygons()[0]
+    return f"M{'L'.join(f'{SIZE * x:.1f} {-SIZE * y:.1f}' for x, y in corners)}Z"
+
+
+def _key(series: Series) -> str:
+    """The mark of a series, or a piece of its dashed line, for the legend."""
+    mark = (
+        _mark(series, 0, 0) if series.marks else f'<path d="M-6 0H6" stroke="{series.color}" stroke-dasharray="5 2"/>'
+    )
+    return f'<svg viewBox="-7 -7 14 14" aria-hidden="true">{mark}</svg>'
 
 
 def short(value: float) -> str:

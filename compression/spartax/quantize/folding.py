@@ -12,6 +12,8 @@ from spartax.arrays.verbs import is_leaf
 from spartax.program import Scaling
 from spartax.records import Array, Evidence, Info, Layout, Params, Path, Transform, Weights
 
+NOT_FOLLOWED = "the program reads it where channels are not followed: inside a loop or a branch, sliced, or not at all"
+
 Pairs = dict[Path, Scaling]
 Factors = dict[Path, Array]  # root of a pair -> s [channels], positive
 Choose = Callable[[Weights, Pairs, Evidence], tuple[Factors, Info]]  # factors, and what info says of each pair
@@ -52,7 +54,8 @@ def _usable(params: Params, evidence: Evidence) -> tuple[Pairs, dict[Path, str]]
             refused |= {path: out[0] for path in pair.multiplied if path in evidence.layouts}
         else:
             pairs[root] = pair
-    return pairs, refused
+    known = {path for pair in pairs.values() for path in pair.multiplied} | set(refused)
+    return pairs, refused | {path: NOT_FOLLOWED for path in evidence.layouts if path not in known}
 
 
 def _folded(weights: Weights, factors: Factors, pairs: Pairs) -> Weights:

@@ -7,6 +7,7 @@ from spartax import checks, tree
 from spartax.arrays import FakeQuantized, FixedPoint
 from spartax.arrays.fixed_point import point_for
 from spartax.kernels.words import ROUNDINGS
+from spartax.quantize.report import LOST
 from spartax.quantize.training import fake_inputs, fake_weights, found, relative_error, shared_shape
 from spartax.records import Array, Evidence, Info, Layout, Params, Transform
 
@@ -56,6 +57,9 @@ def qfx(
             fractions = [int(f) for leaf in own for f in leaf.quantizer.fraction.reshape(-1)]
             error = relative_error(own, weight)
             info[path] = {"method": "qfx", "bits": bits, "fraction": fractions, "relative_error": error}
+            if error > LOST:
+                lost = f"{error:.0%} of the weight is lost: no point within [-4, bits + 8] is right for its numbers"
+                info[path]["warning"] = lost
         return params, state, info
 
     return Transform(frozenset(), init, update)

@@ -11,6 +11,8 @@ from spartax.quantize.ranges import over_blocks
 from spartax.quantize.records import Grid
 from spartax.records import Array
 
+LOST = 0.9  # relative error from which nothing is left to speak of
+
 
 class Sums(NamedTuple):
     """Squares of the errors and of the values of an array, and how many of its numbers its grid cannot hold.
@@ -83,6 +85,7 @@ def entry(sums: list[Sums], grid: Grid) -> dict[str, Any]:
         f"scales below the normal numbers of {grid.scale_dtype} lose digits": total.small,
         f"zero points beyond the range of {grid.zero} saturate": total.zeros,
     }
-    if any(counts.values()):
-        found["warnings"] = [f"{count:.0f} {what}" for what, count in counts.items() if count]
-    return found
+    warnings = [f"{count:.0f} {what}" for what, count in counts.items() if count]
+    if found["relative_error"] > LOST:
+        warnings.append(f"{found['relative_error']:.0%} of the weight is lost: its numbers are not those of this grid")
+    return found | ({"warnings": warnings} if warnings else {})

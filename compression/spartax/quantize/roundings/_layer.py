@@ -134,8 +134,8 @@ def moments_of(name: str, weight: Array, part: Part) -> Array:
     """The moments of the inputs of a weight, of the right shape and not zero."""
     if not part.alone:
         raise ValueError(
-            f"{name}: {part.path} is a sum or a product of arrays, and what flows into each of them is not measured; "
-            "quantize.nearest() rounds them."
+            f"{name}: {part.path} is a sum or a product of arrays, or packed, and what flows into each of its arrays "
+            "is not measured; quantize.nearest() rounds them, and what is pruned is quantized before sx.pack."
         )
     moments = catalog.need("moments", part.evidence).get(part.path)
     if moments is None:
