@@ -82,17 +82,21 @@ def test_calibration_data_that_span_fewer_directions_than_the_rank():
 )
 def test_outputs_that_vary_in_fewer_directions_than_the_rank(batches, rank, known):
     """Of n examples their covariance has rank n - 1, of one and the same none: means are not among the directions."""
-    made = lowrank.atomic_features()
-    refused(
-        f"kernel: rank {rank} is above the {known} directions",
-        made,
-        lambda matrices, evidence: {"first/kernel": rank, "block/kernel": 1},
-        batches,
-    )
+    params = {name: {**part, "bias": jnp.zeros(part["kernel"].shape[1])} for name, part in PARAMS.items()}
+
+    def biased(params, x):
+        x = x @ params["first"]["kernel"] + params["first"]["bias"]
+        return x @ params["block"]["kernel"] + params["block"]["bias"]
+
+    def compressed(ranks):
+        chosen = lambda matrices, evidence: dict(zip(("first/kernel", "block/kernel"), ranks))  # noqa: E731
+        method = lowrank.factorize(lowrank.atomic_features(), chosen)
+        return sx.compress(biased, params, method, sx.correct_bias(), batches=batches).params
+
+    with pytest.raises(ValueError, match=f"kernel: rank {rank} is above the {known} directions"):
+        compressed((rank, 1))
     if known:
-        known_ranks = lambda matrices, evidence: {"first/kernel": known, "block/kernel": known}  # noqa: E731
-        out = sx.compress(network, PARAMS, lowrank.factorize(made, known_ranks), batches=batches)
-        assert out.params["first"]["kernel"].rank == known
+        assert compressed((known, known))["first"]["kernel"].rank == known
 
 
 @pytest.mark.parametrize("factorization", DATA_AWARE)

@@ -120,6 +120,21 @@ def test_atomic_features_of_a_table_weigh_its_rows_by_how_often_they_are_looked_
     np.testing.assert_allclose(np.sum((np.asarray(out.apply(out.params, ids)) - seen) ** 2), np.sum(tail**2), rtol=1e-3)
 
 
+@pytest.mark.parametrize("biased", [False, True])
+def test_atomic_features_keep_the_mean_where_nobody_gives_it_back(biased):
+    """No transform corrects the bias, or there is none: the least error of two directions has the mean in."""
+    x = jnp.asarray(rng.normal(size=(60, 12)) + 3, jnp.float32)
+    params = {"w": jnp.asarray(rng.normal(size=(12, 8)), jnp.float32), "b": jnp.zeros(8)}
+    apply = lambda p, x: x @ p["w"] + (p["b"] if biased else 0)  # noqa: E731
+    steps = [lowrank.factorize(lowrank.atomic_features(), lowrank.fixed(2)), *([] if biased else [sx.correct_bias()])]
+    out = sx.compress(apply, params, *steps, batches=[x])
+    outputs = np.asarray(x @ params["w"], np.float64)
+    tail = np.linalg.svd(outputs, compute_uv=False)[2:]
+    np.testing.assert_allclose(
+        np.sum((np.asarray(out.apply(out.params, x)) - outputs) ** 2), np.sum(tail**2), rtol=1e-3
+    )
+
+
 def test_golden_compensation_in_the_eigenspace():
     """EoRA of a rounded weight, rank 2: summed squared error 6.7079; by the plain SVD 15.85; with none 37.71."""
     x, w = wave(40, 6, a=0.8), wave(5, 6, a=0.2)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import spartax as sx
 from spartax import lowrank, measure
 from spartax.lowrank.ranks import byte_budget, energy
-from spartax.records import Evidence
+from spartax.records import Evidence, Layout
 from tests import leaves
 from tests.oracles import golden
 
@@ -246,3 +246,56 @@ def test_a_rule_that_names_no_matrix_or_no_whole_number(ranks, said):
     method = lowrank.factorize(lowrank.svd(), lambda matrices, evidence: ranks)
     with pytest.raises(ValueError, match=said):
         sx.compress(lambda p, x: x @ p["w"], {"w": jnp.ones((8, 8))}, method, batches=[jnp.ones((1, 8))])
+
+
+def test_paths_may_hold_any_sign():
+    """Names of matrices are told from those of parts by the evidence, not by what a path looks like."""
+    weights = {f"w#{i}": jnp.asarray(np.random.default_rng(i).normal(size=(20, 16)), jnp.float32) for i in range(3)}
+    layouts = dict.fromkeys(weights, Layout((0,), (1,)))
+    plain = {path.replace("#", ""): w for path, w in weights.items()}
+    for rule in (lowrank.byte_budget, lowrank.shared_energy):
+        ours, expected = (
+            lowrank.factorize(lowrank.svd(), rule(0.4)).init(w, Evidence(dict.fromkeys(w, Layout((0,), (1,)))))[0]
+            for w in (weights, plain)
+        )
+        assert [leaf.rank for leaf in ours.values()] == [leaf.rank for leaf in expected.values()]
+    assert set(layouts) == set(ours)
+
+
+def test_a_kernel_with_a_single_direction_is_bought_whole():
+    """One output: at rank 1 there is nothing left to buy of it, and the other weight takes the rest."""
+    weights = {
+        "one": jnp.ones((3, 3, 16, 1)),
+        "other": jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 16, 8))),
+    }
+    layouts = dict.fromkeys(weights, Layout((0, 1, 2), (3,)))
+    params = lowrank.factorize(lowrank.cp(), lowrank.byte_budget(0.6)).init(weights, Evidence(layouts))[0]
+    assert sx.nbytes(params) <= 0.6 * sx.nbytes(weights)
+    assert not isinstance(params["other"], jax.Array)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e18])
+def test_ranks_and_errors_of_any_scale(size):
+    """Squares of such numbers are beyond float32; the ranks and the relative error are those of the weight itself."""
+    w = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(24, 16)), jnp.float32)}
+    method = lowrank.factorize(lowrank.svd(), lowrank.energy(0.7))
+    apply = lambda p, x: x @ p["w"]  # noqa: E731
+    told = [
+        sx.compress(apply, p, method, batches=[jnp.ones((1, 24))]).info["w"]["steps"][0]
+        for p in (w, {"w": size * w["w"]})
+    ]
+    assert told[0]["rank"] == told[1]["rank"] > 2
+    np.testing.assert_allclose(told[1]["relative_error"], told[0]["relative_error"], rtol=1e-3)
+
+
+def test_factors_under_a_mask_must_be_smaller_than_what_the_mask_keeps():
+    """90 % removed: half of the directions would take more bytes than the entries that are left."""
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(64, 64)), jnp.float32)
+    mask = jnp.abs(w) > jnp.quantile(jnp.abs(w), 0.9)
+    layouts = {"w": Layout((0,), (1,))}
+    for rank, factored in ((4, False), (1, True)):
+        method, given = lowrank.factorize(lowrank.svd(), lowrank.fixed(rank)), Evidence(layouts)
+        params, state = method.init({"w": sx.Masked(w, mask)}, given)
+        assert isinstance(params["w"].weight, sx.LowRank) == factored
+        assert ("skipped" in method.update(params, state, given)[2]["w"]) != factored
+        assert sx.nbytes(sx.pack(params)) <= sx.nbytes(sx.pack(sx.Masked(w, mask)))

@@ -223,3 +223,24 @@ def test_maestro_refuses_what_it_cannot_decompose():
     ):
         with pytest.raises(ValueError, match=said):
             plugs.run(maestro.decomposed(), {"w": given}, Evidence({"w": layout}))
+
+
+def test_what_cannot_be_truncated_or_cut_is_named():
+    trp = lambda kept: lowrank.trained_rank(kept)  # noqa: E731
+    with pytest.raises(ValueError, match="kept must be a finite number above 0; got 0"):
+        trp(0)
+    with pytest.raises(ValueError, match="w holds NaN"):
+        plugs.run(trp(0.9), {"w": W.at[0, 0].set(jnp.nan)}, Evidence({"w": DENSE}))
+    low = sx.LowRank(W[:, :3], W[:3])
+    rounded = sx.LowRank(*(sx.Quantized(jnp.ones(w.shape, jnp.int8), jnp.ones((1, 1))) for w in (low.left, low.right)))
+    for leaf in (rounded, sx.Sum((W, low)), sx.Masked(low, W > 0)):
+        for use in (maestro.group_lasso, maestro.shrink):
+            with pytest.raises(ValueError, match=r"w: a .* Maestro takes plain LowRank weights"):
+                use({"w": leaf})
+
+
+def test_tails_of_half_precision_are_summed_in_float32():
+    low = sx.LowRank(jnp.ones((4096, 2), jnp.bfloat16), jnp.ones((2, 8), jnp.bfloat16))
+    rows, columns = maestro.suffix_norms(low)
+    np.testing.assert_allclose(rows, [8192**0.5, 64.0], rtol=1e-6)
+    np.testing.assert_allclose(columns, [4.0, 8**0.5], rtol=1e-6)

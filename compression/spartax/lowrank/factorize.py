@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from spartax import tree
-from spartax.arrays import Masked, dense, is_leaf
+from spartax.arrays import Masked, dense, is_leaf, nbytes, pack
 from spartax.lowrank import fitting
 from spartax.records import Evidence, Factorization, Info, Params, Path, Ranks, Transform
 
@@ -21,9 +21,10 @@ def factorize(factorization: Factorization, ranks: Ranks) -> Transform:
     Matrices have the contracted axes as rows when they come first (`[I, O]`, `[H, W, I, O]`), the output axes when
     those do (`[O, I, H, W]`); every layer of a stack is factorized on its own, at one rank. A weight whose factors
     would take at least its own bytes stays dense, and `info` says so, as does one of a kind that the factorization does
-    not split. A `Masked` weight becomes factors under the same mask. Weights of one shape are factorized together, in
+    not split. A `Masked` weight becomes factors under the same mask, where both together take fewer bytes than what it
+    keeps; rank rules reckon with dense weights, the mask comes on top. Weights of one shape are factorized together, in
     one program. `init` does all the work, as the ranks are shapes; from then on the factors are free to be trained,
-    and `update` only reports; where an iterative factorization has not settled, `info` has a `warning`.
+    and `update` only reports; where `lowrank.cp()` has not settled, `info` has a `warning`.
 
     Args:
       factorization: how a weight is split, such as `lowrank.svd()`.
@@ -55,6 +56,8 @@ def factorize(factorization: Factorization, ranks: Ranks) -> Transform:
         chosen = fitting.choose(factorization, ranks, arrays, evidence)
         leaves = fitting.build(factorization, arrays, chosen, evidence)
         new = {p: Masked(leaf, weights[p].mask) if is_leaf(weights[p]) else leaf for p, leaf in leaves.items()}
+        new = {p: leaf for p, leaf in new.items() if not is_leaf(weights[p]) or _smaller(leaf, weights[p])}
+        chosen, leaves = ({p: kept[p] for p in new} for kept in (chosen, leaves))
         return tree.replace(params, new), State(chosen, fitting.unsettled(factorization, arrays, leaves, evidence))
 
     def update(params: Params, state: State, evidence: Evidence) -> tuple[Params, State, Info]:
@@ -69,6 +72,11 @@ def factorize(factorization: Factorization, ranks: Ranks) -> Transform:
         return params, state, info
 
     return Transform(fitting.needs(factorization, ranks), init, update)
+
+
+def _smaller(new: Masked, old: Masked) -> bool:
+    """Whether it takes fewer bytes, both as they are stored."""
+    return nbytes(pack(new)) < nbytes(pack(old))
 
 
 def _values(path: Path, weight: Any) -> Any:

@@ -118,6 +118,8 @@ def _shape(factorization: Factorization, path: Path, weight: Array, ranks: dict[
 def statistics(factorization: Factorization, path: Path, evidence: Evidence) -> dict[str, Array]:
     """The evidence of one weight; a key is folded with its path."""
     given = {need: catalog.need(need, evidence) for need in factorization.needs}
+    if "means" in given and path not in (evidence.biases or {}):  # nobody gives the mean of its outputs back
+        given["means"] = {**given["means"], path: jnp.zeros_like(given["means"][path])}
     keyed = {"key": jax.random.fold_in(given.pop("key"), zlib.crc32(path.encode()))} if "key" in given else {}
     return {**{need: values[path] for need, values in given.items()}, **keyed}
 
@@ -227,7 +229,9 @@ def report(
 
 @jax.jit
 def _relative_error(weight: Any, before: Array) -> Array:
-    error, size = (jnp.linalg.norm(x.astype(jnp.float32)) for x in (dense(weight) - before, before))
+    largest = jnp.max(jnp.abs(before), initial=0).astype(jnp.float32)  # squares of what it divides stay in range
+    scaled = (x.astype(jnp.float32) / jnp.where(largest > 0, largest, 1) for x in (dense(weight) - before, before))
+    error, size = map(jnp.linalg.norm, scaled)
     return error / jnp.maximum(size, np.finfo(np.float32).tiny)
 
 

@@ -6,6 +6,7 @@ The pieces of "Maestro: Uncovering Low-Rank Structures via Trainable Decompositi
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +48,24 @@ def decomposed() -> Transform:
 
 
 def factored(params: Params) -> dict[Path, LowRank]:
-    """The `LowRank` leaves of a tree by path."""
-    return {path: w for path, w in tree.weights(params).items() if isinstance(w, LowRank)}
+    """The `LowRank` leaves of a tree by path.
+
+    Raises:
+      ValueError: one whose factors are compressed, or that is wrapped: neither can be cut or measured here.
+    """
+    weights = tree.weights(params)
+    for path, w in weights.items():
+        inner = [x for x in jax.tree.leaves(w, is_leaf=_is_low_rank) if _is_low_rank(x)]
+        if any(x is not w or is_leaf(x.left) or is_leaf(x.right) for x in inner):
+            raise ValueError(
+                f"{path}: a {type(w).__name__} with compressed factors, or factors inside; Maestro takes plain LowRank "
+                "weights: shrink first, then compress the factors or add to them."
+            )
+    return {path: w for path, w in weights.items() if isinstance(w, LowRank)}
+
+
+def _is_low_rank(x: Any) -> bool:
+    return isinstance(x, LowRank)
 
 
 def sampled(key: Array, params: Params) -> Params:
@@ -90,9 +107,10 @@ def group_lasso(params: Params) -> Array:
 
 def suffix_norms(leaf: LowRank) -> tuple[Array, Array]:
     """`|left[:, i:]|_F` and `|right[i:, :]|_F` for every i, each `[rank]`, over all layers of a stack together."""
-    rows = jnp.sum(jnp.square(leaf.left), axis=tuple(range(leaf.left.ndim - 1)))
+    square = lambda x: jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))  # noqa: E731
+    rows = jnp.sum(square(leaf.left), axis=tuple(range(leaf.left.ndim - 1)))
     others = tuple(a for a in range(leaf.right.ndim) if a != leaf.stack)
-    columns = jnp.sum(jnp.square(leaf.right), axis=others)
+    columns = jnp.sum(square(leaf.right), axis=others)
     tail = lambda squares: jnp.sqrt(jnp.cumsum(squares[::-1])[::-1] + 1e-12)  # noqa: E731  finite slope at zero
     return tail(rows), tail(columns)
 

@@ -115,16 +115,20 @@ def spectra(matrices: Mapping[str, Array]) -> dict[str, np.ndarray]:
 
     They are the eigenvalues of the smaller Gram matrix, true to rounding of the largest.
     """
-    return {path: np.asarray(_spectrum(matrix), np.float64) for path, matrix in matrices.items()}
+    each = {path: _spectrum(matrix) for path, matrix in matrices.items()}
+    return {path: np.asarray(values, np.float64) * float(largest) ** 2 for path, (values, largest) in each.items()}
 
 
 @jax.jit
-def _spectrum(matrix: Array) -> Array:
+def _spectrum(matrix: Array) -> tuple[Array, Array]:
+    """The spectrum of the matrix divided by its largest entry, and that entry."""
     matrix = wide(matrix)
+    largest = jnp.max(jnp.abs(matrix), initial=0)
+    matrix = matrix / jnp.where(largest > 0, largest, 1)  # squares of tiny and of huge numbers leave float32
     short = matrix if matrix.shape[-2] <= matrix.shape[-1] else jnp.swapaxes(matrix, -1, -2)
     gram = jnp.matmul(short, jnp.swapaxes(short, -1, -2), precision=lax.Precision.HIGHEST)
     values = jnp.maximum(jnp.linalg.eigvalsh(gram)[..., ::-1], 0)
-    return jnp.sum(values.reshape(-1, values.shape[-1]), axis=0)
+    return jnp.sum(values.reshape(-1, values.shape[-1]), axis=0), largest
 
 
 def wide(matrix: Array) -> Array:

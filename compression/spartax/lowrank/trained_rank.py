@@ -23,13 +23,15 @@ def trained_rank(kept: float = 0.9, factorization: Factorization | None = None, 
     factors of them. From "Trained Rank Pruning for Efficient Deep Neural Networks" (S022).
 
     Args:
-      kept: share of the squared Frobenius norm, in [0, 1]; 1 leaves the weights as they are.
+      kept: share of the squared Frobenius norm, above 0 and at most 1, which leaves the weights as they are.
       factorization: which matrix a weight is: `lowrank.svd()` (channels) if left out, or `lowrank.spatial()`.
       every: steps of a training loop between two updates, 1 to 50; an SVD of every weight is not free.
 
     Raises:
-      ValueError: `kept` outside [0, 1]; `every` below one; a factorization with needs; at use, a compressed weight.
+      ValueError: `kept` not in (0, 1]; `every` below one; a factorization with needs; at use, a compressed weight or
+        one that is not finite.
     """
+    checks.positive("kept", kept)
     checks.in_range("kept", kept, 0.0, 1.0)
     checks.positive_int("every", every)
     view = factorization or svd()
@@ -45,6 +47,7 @@ def trained_rank(kept: float = 0.9, factorization: Factorization | None = None, 
     def update(params: Params, state: tuple, evidence: Evidence) -> tuple[Params, tuple, Info]:
         new, info = {}, {}
         for path, weight in tree.pick(params, evidence.layouts).items():
+            checks.finite(path, weight)
             matrices = view.unfold(weight, evidence.layouts[path])
             if set(matrices) != {""}:
                 info[path] = {"method": "trained_rank", "skipped": "not one matrix under this factorization"}

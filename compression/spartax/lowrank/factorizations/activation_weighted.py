@@ -10,7 +10,7 @@ from spartax.records import Array, Factorization
 
 
 def activation_weighted(alpha: float = 0.5) -> Factorization:
-    """The truncated SVD of `diag(a) W`, `a_j = E|x_j|^alpha`, brought back by `diag(a)^-1`.
+    """The truncated SVD of `diag(a) W`, `a_j = (E|x_j|)^alpha`, brought back by `diag(a)^-1`.
 
     ASVD (Yuan et al., arXiv 2312.05821). Cheaper in calibration than `lowrank.whitened()`, which takes the correlations
     of the inputs into account too and is never worse on the calibration data. An input that never fires gets the

@@ -15,7 +15,8 @@ def atomic_features() -> Factorization:
 
     `U_k` are the leading eigenvectors of `Cov(y) = W^T (E[x x^T] - E[x] E[x]^T) W`. With the mean of the outputs put
     back into the bias, `b + (I - U_k U_k^T) E[y]`, the expected squared error is the sum of the dropped eigenvalues;
-    chain `sx.correct_bias()` after `lowrank.factorize` for that. From "Unified Low-rank Compression Framework for
+    chain `sx.correct_bias()` after `lowrank.factorize` for that. Where nobody does, or the program adds no bias to the
+    output, the components are those of `E[y y^T]`, the mean with them. From "Unified Low-rank Compression Framework for
     Click-through Rate Prediction" (S013; Atomic Feature Mimicking), where the means and moments of the outputs are
     collected; those of the inputs say the same. It is made for embedding tables, which `compress` takes where its
     `rule` says yes: their inputs are one-hot vectors, so that rows count by how often they are looked up. Tables of

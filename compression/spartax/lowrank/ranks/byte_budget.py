@@ -30,7 +30,7 @@ def byte_budget(ratio: float = 0.5) -> Ranks:
     checks.in_range("ratio", ratio, 0.0, 1.0)
 
     def choose(matrices: Weights, evidence: Evidence) -> dict[Path, int]:
-        one_each(matrices, "a byte budget")
+        one_each(matrices, evidence, "a byte budget")
         fixed, price, dense = prices(matrices, evidence)
         return spend(spectra(matrices), price, dense, ratio, fixed=fixed, instead=not evidence.corrections)
 
@@ -46,13 +46,12 @@ def prices(matrices: Weights, evidence: Evidence) -> tuple[dict[Path, float], ..
     return tuple({name: price[i] for name, price in told.items()} for i in range(3))
 
 
-def one_each(matrices: Weights, what: str) -> None:
-    """Refuse a factorization that asks for several ranks a weight."""
-    several = sorted({name.split("#")[0] for name in matrices if "#" in name})
+def one_each(matrices: Weights, evidence: Evidence, what: str) -> None:
+    """Refuse a factorization that asks for several ranks a weight: `fitting` prices none of its matrices."""
+    several = [] if evidence.prices is None else sorted(name for name in matrices if name not in evidence.prices)
     if several:
-        raise ValueError(
-            f"{several[0]}: {what} prices one matrix a weight; use shared_energy, energy, fixed or vbmf here."
-        )
+        path = several[0].rpartition("#")[0]
+        raise ValueError(f"{path}: {what} prices one matrix a weight; use shared_energy, energy, fixed or vbmf here.")
 
 
 def spend(
@@ -85,7 +84,7 @@ def spend(
     ranks = {p: 1 for p in gains if fixed[p] + price[p] < dense[p]} if start is None else dict(start)
     spent = {p: fixed[p] + ranks[p] * price[p] if p in ranks else instead * dense[p] for p in gains}
     left = affordable(ratio, spent, sum(dense.values()), f"rank 1 for every weight takes {{:.4f}} of the dense {unit}")
-    queue = [(-gains[path][rank] / price[path], rank, path) for path, rank in ranks.items()]
+    queue = [(-gains[p][rank] / price[p], rank, p) for p, rank in ranks.items() if rank < len(gains[p])]
     heapq.heapify(queue)
     while queue:
         _, rank, path = heapq.heappop(queue)

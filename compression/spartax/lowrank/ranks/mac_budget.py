@@ -24,7 +24,7 @@ def mac_budget(ratio: float = 0.5) -> Ranks:
 
     def choose(matrices: Weights, evidence: Evidence) -> dict[str, int]:
         uses = catalog.need("uses", evidence)
-        one_each(matrices, "a budget of multiply-adds")
+        one_each(matrices, evidence, "a budget of multiply-adds")
         dense = {path: sum(use.macs for use in uses[path]) for path in matrices}
         unused = [path for path, macs in dense.items() if not macs]
         if unused:

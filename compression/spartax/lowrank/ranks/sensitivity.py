@@ -51,7 +51,7 @@ class _Measured(NamedTuple):
 
     def __call__(self, matrices: Weights, evidence: Evidence) -> dict[str, int]:
         objective, originals = catalog.need("objective", evidence), catalog.need("originals", evidence)
-        one_each(matrices, "sensitivity")
+        one_each(matrices, evidence, "sensitivity")
         if any(isinstance(jax.tree.leaves(batch)[0], jax.ShapeDtypeStruct) for batch in objective.batches):
             raise ValueError("batches must hold values: sensitivity measures the output of the network on them.")
         fixed, price, dense = prices(matrices, evidence)

@@ -29,7 +29,7 @@ def shared_energy(ratio: float = 0.5) -> Ranks:
     checks.in_range("ratio", ratio, 0.0, 1.0)
 
     def choose(matrices: Weights, evidence: Evidence) -> dict[Path, int]:
-        squares, shapes = spectra(matrices), _by_weight(matrices)
+        squares, shapes = spectra(matrices), _by_weight(matrices, evidence)
         fixed, price, _ = prices({p: matrices[p] for p, parts in shapes.items() if len(parts) == 1}, evidence)
         dense = {path: _dense(parts) for path, parts in shapes.items()}
         most = {p: _largest(fixed[p], price[p], dense[p]) for p in price if evidence.corrections}
@@ -58,12 +58,14 @@ def _largest(fixed: float, direction: float, dense: float) -> int:
 Parts = dict[str, tuple[int, int, int]]  # name of each matrix -> rows, columns, bytes of a number in all layers
 
 
-def _by_weight(matrices: Weights) -> dict[Path, Parts]:
+def _by_weight(matrices: Weights, evidence: Evidence) -> dict[Path, Parts]:
+    """The matrices of each weight; those that `fitting` prices are alone, whatever their path holds."""
     found: dict[Path, Parts] = {}
     for name, matrix in matrices.items():
         rows, columns = matrix.shape[-2:]
         one = matrix.dtype.itemsize * int(np.prod(matrix.shape[:-2]))
-        found.setdefault(name.split("#")[0], {})[name] = (rows, columns, one)
+        alone = evidence.prices is None or name in evidence.prices
+        found.setdefault(name if alone else name.rpartition("#")[0], {})[name] = (rows, columns, one)
     return found
 
 
