@@ -51,13 +51,16 @@ def test_without_attacks_a_run_tells_clean_accuracy_alone(subject, monkeypatch, 
 
 def test_trained_ranks_are_factorized_where_training_ended(subject, monkeypatch, tmp_path):
     """Training that truncates to rank 2 loses nothing at a budget that holds it; the dense weights would."""
-    u, s, v = np.linalg.svd(subject.variables["first"]["kernel"], full_matrices=False)
-    low = {"first": {"kernel": u[:, :2] * s[:2] @ v[:2]}, "last": {"kernel": np.ones((24, 12), np.float32)}}
-    seen = []
+
+    def of_rank_two(weight):
+        u, s, v = np.linalg.svd(weight, full_matrices=False)
+        return (u[:, :2] * s[:2] @ v[:2]).astype(np.float32)
+
+    low, seen = jax.tree.map(of_rank_two, subject.variables), []
 
     def trained(apply_fn, variables, *rest, transform, **options):
         seen.append(transform)
-        return jax.tree.map(lambda w: w.astype(np.float32), low)
+        return low
 
     monkeypatch.setattr("experiments.common.subject.adversarially_trained", trained)
     record = line(subject, monkeypatch, tmp_path, "trained", "eps=0", "ratio=1/3", "every=5")

@@ -145,6 +145,7 @@ def test_scales_beyond_half_precision_are_counted():
     assert info["warnings"] == [
         "1 scales beyond the range of float16 saturate",
         "2 scales below the normal numbers of float16 lose digits",
+        "96% of the weight is lost: its numbers are not those of this grid",
     ]
     np.testing.assert_allclose(np.abs(near[:, 1]).max(), 7 * 65504.0)
     assert np.linalg.norm(near[:, 2] - weight[:, 2]) < 0.2 * np.linalg.norm(weight[:, 2])  # a subnormal scale
