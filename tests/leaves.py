@@ -141,11 +141,18 @@ def examples(shape):
         "FakeQuantized sign": sx.arrays.FakeQuantized(
             normal(*shape), sx.arrays.Sign(jnp.full((1,) * len(shape), 2 * 2**16), scaled=True)
         ),
+        "Masked of FakeQuantized sign": sx.Masked(
+            sx.arrays.FakeQuantized(
+                normal(*shape), sx.arrays.Sign(jnp.full((1,) * len(shape), 2 * 2**16), scaled=True)
+            ),
+            masked(shape).mask,
+        ),
         "FakeQuantized fixed point": fixed_point(shape, 6),
         "FakeQuantized 12-bit words": fixed_point(shape, 12, 9.0),
         "FakeQuantized 2-hot": fixed_point(shape, 8, 5.0, rounding="half_up", k_hot=2),
         "FakeQuantized double rounding": double_rounded(shape, 3),
         "DoubleRounded": sx.pack(double_rounded(shape, 4)),
+        "DoubleRounded without zeros": sx.pack(sx.Masked(double_rounded(shape, 4), masked(shape).mask)),
         "FakeInputs of FakeQuantized": fake_inputs(fake(shape)),
         "FakeInputs clipped": fake_inputs(normal(*shape), sx.arrays.LearntClip(jnp.float32(1.5), 4)),
         "Thresholded": sx.Thresholded(normal(*shape), jnp.float32(1.02), -1, 2),

@@ -54,14 +54,26 @@ def finite(name: str, x: Any) -> None:
 
 def nonzero_layers(name: str, values: Any, stack: int) -> None:
     """Values `[*stack, ...]` of `stack` leading axes must not be zero everywhere in any layer (when they are known)."""
+    dead = dead_layer(values, stack)
+    if dead is not None:
+        raise ValueError(f"{name}{dead} is zero everywhere, so it tells nothing apart; check the data and the loss.")
+
+
+def dead_layer(values: Any, stack: int) -> str | None:
+    """Where a layer is zero everywhere: ` of layer 1 of the stack`, or nothing without a stack; None if there is none.
+
+    Args:
+      values: `[*stack, ...]`; nothing is said of values that are not known.
+      stack: its leading axes.
+    """
     if not is_concrete(values):
-        return
+        return None
     with jax.ensure_compile_time_eval():
-        seen = jnp.any(values.reshape(*values.shape[:stack], -1) != 0, axis=-1)
-        dead = [tuple(map(int, place)) for place in np.argwhere(~np.asarray(seen))]
-    if dead:
-        layer = f" of layer {', '.join(map(str, dead[0]))} of the stack" if stack else ""
-        raise ValueError(f"{name}{layer} is zero everywhere, so it tells nothing apart; check the data and the loss.")
+        seen = np.asarray(jnp.any(values.reshape(*values.shape[:stack], -1) != 0, axis=-1))
+    if seen.all():
+        return None
+    place = ", ".join(str(int(i)) for i in np.argwhere(~seen)[0])
+    return f" of layer {place} of the stack" if stack else ""
 
 
 def images(name: str, x: Any, *, low: float = 0.0, high: float = 1.0) -> None:

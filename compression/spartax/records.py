@@ -204,6 +204,7 @@ class Factorization(NamedTuple):
         is refused. None, or a function that gives None, where any number is told apart.
       moving: for iterations that need not have settled, `(weight, layout, leaf) -> []`: how far one more round would
         move the leaf, relative to the norm of the weight. None where there is nothing to settle.
+      centred: whether it is given means also where the evidence has no bias that gives them back; zeros if not.
     """
 
     needs: frozenset[str]
@@ -212,6 +213,7 @@ class Factorization(NamedTuple):
     nested: bool = False
     span: Callable[[Array, Layout, Mapping[str, Array]], Array | None] | None = None
     moving: Callable[[Array, Layout, Any], Array] | None = None
+    centred: bool = False
 
 
 class Ranks(Protocol):

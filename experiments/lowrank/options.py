@@ -28,7 +28,9 @@ def factorize(factorization: str, rule: str, ratio: float) -> tuple[Transform, .
     """A factorization at a share of the bytes; Tucker leaves Dense layers and 1 x 1 kernels to the SVD."""
     checks.one_of("--config.factorization", factorization, FACTORIZATIONS)
     checks.one_of("--config.ranks", rule, RANKS)
-    made = catalog.load(lowrank.factorizations, factorization)()
+    # statistics of batch normalization are measured anew, which gives means back where there is no bias
+    options = {"centred": True} if factorization == "atomic_features" else {}
+    made = catalog.load(lowrank.factorizations, factorization)(**options)
     ranks: Ranks = catalog.load(lowrank.ranks, rule)(ratio)
     if factorization == "tucker":
         made = lowrank.otherwise(made, lowrank.svd())

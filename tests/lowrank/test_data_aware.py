@@ -129,6 +129,11 @@ def test_atomic_features_keep_the_mean_where_nobody_gives_it_back(biased):
     steps = [lowrank.factorize(lowrank.atomic_features(), lowrank.fixed(2)), *([] if biased else [sx.correct_bias()])]
     out = sx.compress(apply, params, *steps, batches=[x])
     outputs = np.asarray(x @ params["w"], np.float64)
+    centred = lowrank.factorize(lowrank.atomic_features(centred=True), lowrank.fixed(2))
+    out_centred = sx.compress(apply, params, centred, batches=[x])
+    spread = np.linalg.svd(outputs - outputs.mean(0), compute_uv=False)[2:]
+    moved = np.asarray(out_centred.apply(out_centred.params, x)) - outputs
+    np.testing.assert_allclose(np.sum((moved - moved.mean(0)) ** 2), np.sum(spread**2), rtol=1e-3)
     tail = np.linalg.svd(outputs, compute_uv=False)[2:]
     np.testing.assert_allclose(
         np.sum((np.asarray(out.apply(out.params, x)) - outputs) ** 2), np.sum(tail**2), rtol=1e-3

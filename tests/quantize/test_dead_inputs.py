@@ -28,39 +28,57 @@ def test_inputs_of_zeros_are_refused_and_single_zeros_are_not(name):
     assert set(sx.compress(network, PARAMS, READERS[name], batches=[alive]).info) == set(PARAMS)
 
 
-@pytest.mark.parametrize("name", ["lsq", "gptq"])
+STACKED = {
+    **{name: READERS[name] for name in ("lsq", "correlation")},
+    "gptq": quantize.quantize(INT3, rounding=quantize.gptq()),
+    "adaround": quantize.quantize(INT3, rounding=quantize.adaround(2)),
+}
+STATIC = quantize.activations(observer=quantize.min_max())
+
+
+@pytest.mark.parametrize("name", [*STACKED, "activations"])
 def test_a_layer_of_a_stack_without_input_is_named(name):
     """The first of three layers gives zeros alone, so that nothing is known of the inputs of the others."""
     stack = {"w": leaves.normal(3, 8, 8).at[0].set(-1.0)}
     network = lambda p, x: jax.lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), x, p["w"])[0]  # noqa: E731
-    method = READERS["lsq"] if name == "lsq" else quantize.quantize(INT3, rounding=quantize.gptq())
-    with pytest.raises(ValueError, match=f"{name}: the input of w of layer 1 of the stack is zero everywhere"):
-        sx.compress(network, stack, method, batches=[jnp.ones((4, 8))])
+    told = f"{name}: the input of w of layer 1 of the stack is zero everywhere"
+    told = "w of layer 1 of the stack: calibration saw no input but zeros" if name == "activations" else told
+    with pytest.raises(ValueError, match=told):
+        sx.compress(network, stack, STACKED.get(name, STATIC), batches=[jnp.ones((4, 8))])
 
 
 def test_a_rounding_that_ends_at_the_nearest_codes_says_so_unless_they_are_the_best():
-    """One wild step of AdaRound loses more than nearest on every output; of white inputs GPTQ's codes are nearest."""
-    rng = np.random.default_rng(0)
-    params = {"w": jnp.asarray(rng.normal(size=(8, 4)), jnp.float32)}
-    x = jnp.asarray(rng.normal(size=(64, 8)), jnp.float32)
+    """One wild step of AdaRound loses more than nearest on every output; GPTQ would change one output here, and lose.
 
-    def run(rounding, x):
+    Of white inputs its codes are the nearest.
+    """
+
+    def drawn(seed):
+        rng = np.random.default_rng(seed)
+        w, x = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((8, 4), (64, 8)))
+        return {"w": w}, x
+
+    def run(rounding, params, x):
         method = quantize.quantize(INT3, rounding=rounding)
         return sx.compress(lambda p, x: x @ p["w"], params, method, batches=[x]).info["w"]["steps"][0]
 
-    with pytest.warns(UserWarning, match="adaround: w gets the nearest codes, because they lose less"):
-        found = run(quantize.adaround(1, lr=1.0), x)
-    assert (found["moved"], found["nearest_outputs"]) == (0, 4)
-    white = run(quantize.gptq(), 8**0.5 * jnp.eye(8))
+    for rounding, seed, outputs in ((quantize.adaround(1, lr=1.0), 0, 4), (quantize.gptq(), 4, 1)):
+        with pytest.warns(UserWarning, match=f": w keeps the nearest codes for {outputs} of the {outputs} outputs"):
+            found = run(rounding, *drawn(seed))
+        assert (found["moved"], found["nearest_outputs"]) == (0, outputs)
+    white = run(quantize.gptq(), drawn(0)[0], 8**0.5 * jnp.eye(8))
     assert (white["moved"], white["nearest_outputs"]) == (0, 0)
 
 
-@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
-def test_relative_errors_are_those_of_any_scale(size):
+@pytest.mark.parametrize(
+    "method", [quantize.quantize(INT3), quantize.lsq(3), quantize.qfx(4)], ids=["int3", "lsq", "qfx"]
+)
+@pytest.mark.parametrize("size", [2.0**-100, 2.0**100])
+def test_relative_errors_are_those_of_any_scale(size, method):
     """Squares of such numbers are beyond float32."""
     w = leaves.normal(32, 8)
     run = lambda w: sx.compress(  # noqa: E731
-        lambda p, x: x @ p["w"], {"w": w}, quantize.quantize(INT3), batches=[jnp.ones((1, 32))]
+        lambda p, x: x @ p["w"], {"w": w}, method, batches=[jnp.ones((1, 32))]
     ).info["w"]["steps"][0]["relative_error"]
     np.testing.assert_allclose(run(size * w), run(w), rtol=1e-4)
     assert 0.05 < run(w) < 0.5

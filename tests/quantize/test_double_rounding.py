@@ -123,6 +123,22 @@ def test_the_first_step_is_that_of_lsq_at_the_narrowest_width_and_layers_have_th
     assert sx.nbytes(sx.pack(params["w"])) == 2 * 2 * 3 + 2 * 3 * 4 + 2
 
 
+def test_under_a_mask_the_kept_codes_alone_are_stored_and_read_at_every_width(tmp_path):
+    weight = plugs.draw()["dense"]
+    mask = jnp.abs(weight) > jnp.quantile(jnp.abs(weight), 0.8)
+    params, _ = plugs.run(quantize.double_rounding(), {"dense": sx.Masked(weight, mask)}, GIVEN)
+    store = sx.pack(params)
+    # a fifth of 24 x 20 bytes, a bit for each entry, a step of four bytes and one byte that says the width
+    assert sx.nbytes(store) == 96 + 24 * 20 // 8 + 4 + 1
+    checkpoint.save(tmp_path / "store", store)
+    x, read = plugs.batch()[0].reshape(-1, 8)[:12, :].reshape(4, 24), jax.jit(sx.matmul)
+    for tree in (store, checkpoint.restore(tmp_path / "store")):
+        for bits in (8, 4, 2):
+            cut, trained = (quantize.switch(p, bits)["dense"] for p in (tree, params))
+            np.testing.assert_array_equal(sx.dense(cut), sx.dense(trained))
+            np.testing.assert_allclose(read(cut, x), x @ sx.dense(trained), rtol=1e-4, atol=1e-4)
+
+
 def test_a_store_and_a_network_in_training_are_saved(tmp_path):
     params, _ = plugs.run(quantize.double_rounding(), {"dense": plugs.draw()["dense"]}, GIVEN)
     for number, kept in enumerate((params, sx.pack(params))):

@@ -1,3 +1,5 @@
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -201,6 +203,22 @@ def test_a_solution_worse_than_nearest_is_not_kept_output_by_output():
     np.testing.assert_allclose(notes["layer_loss"], loss_of(codes, scales, INT3, kernel, moments), rtol=1e-3)
 
 
+@pytest.mark.parametrize("wrong", [8, 9])
+def test_nearest_for_three_quarters_of_the_outputs_that_differ_warns(wrong):
+    """A solver that takes the smallest code for so many of twelve outputs, all of which differ from nearest."""
+
+    def few(problem, options):
+        found = gptq._solve(problem, options)
+        low = jnp.full_like(found.codes, problem.grid.codes[0])
+        return found._replace(codes=jnp.where(jnp.arange(12)[:, None] < wrong, low, found.codes))
+
+    rounding = _layer.by_layer("few", few, gptq.Options((0.01,), "given", 128))
+    told = "few: w keeps the nearest codes for 9 of the 12 outputs"
+    with pytest.warns(UserWarning, match=told) if wrong == 9 else contextlib.nullcontext():
+        _, _, notes = encode(rounding, layer()[0], INT3, part(layer()[1]))
+    assert notes["nearest_outputs"] == wrong
+
+
 def test_jit_is_eager_and_bfloat16_weights_are_solved_in_float32():
     kernel, moments = layer()
     given = part(moments)
@@ -253,3 +271,18 @@ def test_factors_are_refused(rank):
     transform = quantize.quantize(INT3, rounding=quantize.gptq())
     with pytest.raises(ValueError, match="gptq: w is a sum or a product"):
         plugs.run(transform, {"w": sx.LowRank(left, right)}, part(layer()[1]).evidence)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kind"), [(prune.n_of_m(2, 4), sx.NMSparse), (prune.block((8, 8)), sx.BlockSparse)]
+)
+def test_packed_weights_are_refused_with_the_order_to_take(pattern, kind):
+    network, x = lambda p, x: x @ p["w"], jnp.ones((2, 32))
+    params = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(32, 64)), jnp.float32)}
+    cut = sx.compress(network, params, prune.prune(prune.magnitude(), 0.5, pattern=pattern), batches=[x])
+    small = sx.pack(cut.params)
+    assert isinstance(small["w"], kind)
+    methods = [quantize.quantize(INT3, rounding=step) for step in (quantize.gptq(), quantize.adaround(2))]
+    for method in (*methods, quantize.quantize(INT3, quantize.output_error())):
+        with pytest.raises(ValueError, match=r"w is .* or packed, .* what is pruned is quantized before sx.pack"):
+            sx.compress(network, small, method, batches=[x])

@@ -180,6 +180,45 @@ def test_bad_arguments():
         quantize.lsq(4).update(dict(given.originals), (), given)
 
 
+def heavy_tailed(shape, removed):
+    """Laplace weights, and a mask that keeps the largest or, if `removed` is None, half of them at random."""
+    rng = np.random.default_rng(0)
+    w, drawn = rng.laplace(size=shape), rng.random(shape)
+    mask = drawn < 0.5 if removed is None else np.abs(w) > np.quantile(np.abs(w), removed)
+    return jnp.asarray(w, jnp.float32), jnp.asarray(mask)
+
+
+@pytest.mark.parametrize(("bits", "removed", "cut"), [(2, 0.9, 2), (2, None, 1), (4, 0.9, 2), (8, 0.9, 8)])
+def test_no_first_step_under_a_mask_rounds_what_it_keeps_to_zero(bits, removed, cut):
+    """Kept entries are all large or of all sizes: the best step is another part of `2 E|w| / sqrt(most)`."""
+    w, mask = heavy_tailed((64, 64), removed)
+    most, kept = 2 ** (bits - 1) - 1, np.asarray(w)[np.asarray(mask)].astype(np.float64)
+    first = 2 * np.abs(kept).mean() / np.sqrt(most)
+    given = Evidence({"w": Layout((0,), (1,))})
+    single, _ = plugs.run(quantize.lsq(bits), {"w": sx.Masked(w, mask)}, given)
+    again, info = plugs.run(quantize.double_rounding((bits,)), {"w": sx.Masked(w, mask)}, given)
+    np.testing.assert_allclose(single["w"].weight.quantizer.scale, [[first / cut]], rtol=1e-5)
+    np.testing.assert_allclose(again["w"].weight.quantizer.scale, [[first / cut / 2 ** (8 - bits)]], rtol=1e-5)
+    lost = lambda s: np.linalg.norm(np.clip(np.round(kept / s), -most - 1, most) * s - kept)  # noqa: E731
+    assert min((1, 2, 4, 8), key=lambda part: lost(first / part)) == cut
+    np.testing.assert_allclose(info["w"]["relative_errors"][-1], lost(first / cut) / np.linalg.norm(kept), rtol=0.02)
+
+
+def test_the_first_step_of_several_widths_is_short_only_if_the_wide_ones_do_not_pay_for_it():
+    """Half the step of two bits is half the range of eight: right for large entries, not for those of all sizes."""
+    rng = np.random.default_rng(0)
+    w, drawn = jnp.asarray(rng.normal(size=(64, 64)), jnp.float32), jnp.asarray(rng.random((64, 64)) < 0.5)
+    given = Evidence({"w": Layout((0,), (1,))})
+    for mask, cut, alone in ((jnp.abs(w) > 1.6, 2, 2), (drawn, 1, 2)):
+        first = 2 * float(jnp.mean(jnp.abs(w), where=mask)) / 64
+        for widths, part in (((8, 4, 2), cut), ((2,), alone)):
+            params, info = plugs.run(quantize.double_rounding(widths), {"w": sx.Masked(w, mask)}, given)
+            np.testing.assert_allclose(params["w"].weight.quantizer.scale, [[first / part]], rtol=1e-5)
+        assert info["w"]["relative_errors"][0] < 0.45
+        wide = plugs.run(quantize.double_rounding((8, 4, 2)), {"w": sx.Masked(w, mask)}, given)[1]
+        assert wide["w"]["relative_errors"][0] < 0.02
+
+
 METHODS = {"lsq": quantize.lsq(2), "double_rounding": quantize.double_rounding((8, 2)), "qfx": quantize.qfx(4)}
 
 
@@ -192,8 +231,9 @@ def test_steps_and_errors_under_a_mask_are_those_of_the_kept_entries(name):
     mask = mask & (jnp.abs(w) < 3) | (jnp.abs(w) < 0.001)  # what is removed is larger too
     given = Evidence({"w": Layout((0,), (1,))})
     params, info = plugs.run(METHODS[name], {"w": sx.Masked(w, mask)}, given)
-    alone, _ = plugs.run(METHODS[name], {"w": w[mask][:, None]}, given)
-    arrays = zip(jax.tree.leaves(params["w"].weight.quantizer), jax.tree.leaves(alone["w"].quantizer), strict=True)
+    column = w[mask][:, None]
+    alone, _ = plugs.run(METHODS[name], {"w": sx.Masked(column, jnp.ones(column.shape, bool))}, given)
+    arrays = zip(*(jax.tree.leaves(tree["w"].weight.quantizer) for tree in (params, alone)), strict=True)
     for ours, expected in arrays:
         np.testing.assert_allclose(ours, expected, rtol=1e-5)
     kept = jnp.where(mask, w, 0)

@@ -129,16 +129,19 @@ def test_bad_arguments():
         words.multiply(Words(jnp.int32(1), 20, 0), Words(jnp.int32(1), 20, 0))
 
 
-def test_weights_beyond_the_points_are_told_as_lost():
-    """The point of words of 4 bits stays below 12: weights of 1e-5 are zero, whatever it learns."""
+def test_words_hold_weights_of_any_size_and_tell_what_is_lost():
+    """Of any size in float32; lost where training moved the point away, and where the grid has a point of its own."""
     w = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(16, 8)), jnp.float32)}
     given = Evidence({"w": Layout((0,), (1,))})
-    for size, lost in ((1.0, False), (1e-5, True), (1e4, True)):
-        _, info = plugs.run(quantize.qfx(4), {"w": size * w["w"]}, given)
-        assert ("warning" in info["w"]) == lost
-    assert info["w"]["warning"].endswith(
-        "% of the weight is lost: no point within [-4, bits + 8] is right for its numbers"
-    )
+    _, plain = plugs.run(quantize.qfx(4), w, given)
+    for shift in (-110, -17, 10, 100):
+        _, info = plugs.run(quantize.qfx(4), {"w": 2.0**shift * w["w"]}, given)
+        assert info["w"]["fraction"] == [plain["w"]["fraction"][0] - shift]
+        assert abs(info["w"]["relative_error"] - plain["w"]["relative_error"]) < 1e-6
+        assert "warning" not in info["w"]
+    moved = {"w": leaf(w["w"], 4, -9.0)}
+    _, _, info = quantize.qfx(4).update(moved, (), given)
+    assert info["w"]["warning"] == "100% of the weight is lost: its numbers are far from its point"
     for size, lost in ((0.1, False), (1e-4, True)):
         _, info = plugs.run(quantize.quantize(quantize.fixed_point()), {"w": size * w["w"]}, given)
         assert ("100% of the weight is lost" in str(info["w"].get("warnings"))) == lost

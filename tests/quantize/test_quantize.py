@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import spartax as sx
-from spartax import lowrank, prune, quantize
+from spartax import checkpoint, lowrank, prune, quantize
 from spartax.arrays import Packed
 from spartax.records import Evidence, Layout
 from tests import plugs
@@ -22,6 +22,52 @@ def test_bytes_are_those_of_packed_codes_and_scales():
     assert isinstance(params["dense"].codes.value, Packed)
     eight, _ = plugs.run(quantize.quantize(quantize.integer(8)), weights, plugs.evidence(weights))
     assert sx.nbytes(eight["dense"]) == 24 * 20 + 4 * 20
+
+
+# for 256 x 512 entries: bits of each, and bytes of the scales and zero points
+ON_DISK = {
+    "int8": (quantize.integer(8), 8, 4 * 512),
+    "int4 in groups": (quantize.integer(4, 64, scale_dtype="float16"), 4, 2 * 4 * 512),
+    "int3 asymmetric": (quantize.integer(3, symmetric=False), 3, (4 + 1) * 512),
+    "int2": (quantize.integer(2), 2, 4 * 512),
+    "ternary": (quantize.ternary(), 2, 4 * 512),
+    "binary": (quantize.binary(), 1, 4 * 512),
+    "nf4": (quantize.nf4(), 4, 4 * 4 * 512),
+    "fp8": (quantize.fp8(), 8, 4 * 512),
+    "mxfp4": (quantize.mx(), 4, 8 * 512),
+    "mxfp8": (quantize.mx("e4m3"), 8, 8 * 512),
+    "power of two": (quantize.power_of_two(), 4, 4 * 512),
+    "fixed point": (quantize.fixed_point(6, 5), 6, 4),
+}
+
+
+@pytest.mark.parametrize("name", ON_DISK)
+def test_a_checkpoint_of_each_grid_takes_its_bits_and_scales_on_disk(tmp_path, name):
+    grid, bits, rest = ON_DISK[name]
+    weight = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(256, 512)), jnp.float32)}
+    params, _ = plugs.run(quantize.quantize(grid), weight, Evidence({"w": Layout((0,), (1,))}))
+    small = sx.pack(params)
+    assert sx.nbytes(small) == 256 * 512 * bits // 8 + rest
+    checkpoint.save(tmp_path / "c", small)
+    assert checkpoint.size_on_disk(tmp_path / "c") <= sx.nbytes(small) + 4096  # names and shapes
+
+
+def test_a_bias_takes_up_the_mean_error_of_codes():
+    """Also of codes under a mask: `b + E x (w - dense)`, so that every output is right on average."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 24)) + 1, jnp.float32)
+    params = {"w": WEIGHTS["dense"], "b": jnp.arange(20.0)}
+    apply = lambda p, x: x @ p["w"] + p["b"]  # noqa: E731
+    two = quantize.quantize(quantize.integer(2))
+    mean = lambda p: np.mean(np.asarray(apply(sx.dense(p), x), np.float64), axis=0)  # noqa: E731
+    for steps in ((two,), (prune.prune(prune.magnitude(), 0.5), two)):
+        plain = sx.compress(apply, params, *steps, batches=[x])
+        out = sx.compress(apply, params, *steps, sx.correct_bias(), batches=[x])
+        np.testing.assert_array_equal(sx.dense(out.params["w"]), sx.dense(plain.params["w"]))
+        moved = np.mean(x, axis=0) @ (np.asarray(params["w"]) - np.asarray(sx.dense(out.params["w"])))
+        np.testing.assert_allclose(out.params["b"], params["b"] + moved, atol=1e-4)
+        np.testing.assert_allclose(mean(out.params), mean(params), atol=1e-4)
+        assert np.abs(mean(plain.params) - mean(params)).max() > 0.3
+        assert out.info["w"]["steps"][-1]["bias"] == "b"
 
 
 def test_every_layout_along_its_own_axes():

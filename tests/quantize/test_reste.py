@@ -1,5 +1,7 @@
 """ReSTE: golden slopes and schedule, the derivative of the scale, the two indicators, bits that are kept."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,6 +86,28 @@ def test_pack_keeps_one_bit_and_layers_of_a_stack_their_own_size():
     small = sx.pack(params["stack"])
     np.testing.assert_array_equal(sx.dense(small), sx.dense(params["stack"]))
     assert sx.nbytes(small) == 2 * 24 * 16 // 8 + 2 * 4
+
+
+def test_under_a_mask_the_size_and_its_gradient_are_those_of_the_kept_entries():
+    """As of the kept entries alone; removed ones, large or not, have no part in them and no gradient."""
+    rng = np.random.default_rng(0)
+    w, u, mask = rng.normal(size=(6, 5)), rng.normal(size=(6, 5)), rng.random((6, 5)) < 0.4
+    w = np.where(mask, w, 9 * w).astype(np.float32)
+    given = Evidence({"w": Layout((0,), (1,))})
+    weight = sx.Masked(jnp.asarray(w), jnp.asarray(mask))
+    params, info = plugs.run(quantize.reste(10), {"w": weight}, given)
+    alone, about = plugs.run(quantize.reste(10), {"w": jnp.asarray(w[mask][:, None])}, given)
+    kept = np.abs(w[mask]).mean()
+    np.testing.assert_allclose(sx.dense(params["w"]), np.where(mask, np.where(w < 0, -kept, kept), 0), rtol=1e-6)
+    slope = lambda leaf, u: jax.grad(lambda leaf: jnp.sum(u * sx.dense(leaf)), allow_int=True)(leaf)  # noqa: E731
+    found = slope(params["w"], u).weight.weight
+    np.testing.assert_allclose(found[mask], slope(alone["w"], u[mask][:, None]).weight[:, 0], rtol=1e-5)
+    np.testing.assert_array_equal(found[~mask], 0)
+    for name in ("estimating_error", "gradient_variance"):
+        np.testing.assert_allclose(info["w"][name], about["w"][name], rtol=1e-5)
+    np.testing.assert_array_equal(sx.dense(sx.pack(params["w"])), sx.dense(params["w"]))
+    other = dataclasses.replace(params["w"], mask=jnp.asarray(~mask))  # a mask that moves takes the size along
+    np.testing.assert_allclose(jnp.max(sx.dense(other)), np.abs(w[~mask]).mean(), rtol=1e-6)
 
 
 def test_bad_arguments():

@@ -1,6 +1,7 @@
 """`DoubleRounded`: one copy of int8 codes that is read at 8 bits or fewer."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +23,13 @@ class DoubleRounded(verbs.Leaf):
     There is no other copy, so `pack` has nothing to drop: a packed leaf can still be read at every width.
 
     Attributes:
-      codes: int8.
+      codes: int8, or a sparse leaf of codes that are mostly zero.
       scale: float32 step of 8 bits; each axis is 1 or that of the codes.
       bits: b, int8, 2 to 8; each axis is 1 or that of the scale. An array: another width retraces nothing.
       kind: name of the dense dtype.
     """
 
-    codes: Array
+    codes: Any
     scale: Array
     bits: Array
     kind: str = dataclasses.field(default="float32", metadata={"static": True})
@@ -46,7 +47,7 @@ class DoubleRounded(verbs.Leaf):
     @property
     def cut(self) -> Quantized:
         """The weight at the width in use: integers of b bits, kept as int8, and their step."""
-        codes = round_again(self.codes, self.bits).astype(jnp.int8)
+        codes = round_again(verbs.dense(self.codes), self.bits).astype(jnp.int8)
         return Quantized(codes, self.scale * step_growth(self.bits), None, self.kind)
 
 
@@ -57,7 +58,8 @@ def _(leaf: DoubleRounded) -> Array:
 
 @verbs.plan.register
 def _(leaf: DoubleRounded, use: Use) -> verbs.Plan:
-    inner = verbs.plan(Quantized(leaf.codes, leaf.scale, None, leaf.kind), use)  # looks like the cut from outside
+    alike = Quantized(verbs.dense(leaf.codes), leaf.scale, None, leaf.kind)  # looks like the cut from outside
+    inner = verbs.plan(alike, use)
     kernel = None if inner.kernel is None else f"DoubleRounded, cut from 8 bits, then {inner.kernel}"
     return verbs.Plan(kernel, f"DoubleRounded: {inner.why}", inner.macs)
 
@@ -73,16 +75,22 @@ def _(leaf: DoubleRounded) -> DoubleRounded:
 
 
 @verbs.take.register
-def _(leaf: DoubleRounded, rows: Array) -> DoubleRounded:
+def _(leaf: DoubleRounded, rows: Array) -> DoubleRounded | None:
     """Rows of the codes, each with its own step and width."""
+    if verbs.is_leaf(leaf.codes):
+        return None
     return jax.tree.map(lambda x: x[rows // (leaf.shape[0] // x.shape[0])], leaf)
 
 
 @verbs.sliceable.register
 def _(leaf: DoubleRounded) -> bool:
-    return all(x.shape[0] == leaf.shape[0] for x in (leaf.scale, leaf.bits))
+    return verbs.sliceable(leaf.codes) and all(x.shape[0] == leaf.shape[0] for x in (leaf.scale, leaf.bits))
 
 
-verbs.transpose.register(DoubleRounded)(elementwise.transpose)
+@verbs.transpose.register
+def _(leaf: DoubleRounded, axes: tuple[int, ...]) -> DoubleRounded | None:
+    return None if verbs.is_leaf(leaf.codes) else elementwise.transpose(leaf, axes)
+
+
 verbs.astype.register(DoubleRounded)(renamed)
 verbs.map_arrays.register(DoubleRounded)(refused)

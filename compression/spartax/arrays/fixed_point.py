@@ -16,7 +16,7 @@ from spartax.kernels.derivatives import with_derivative_of
 from spartax.kernels.fake_rounding import fake_round
 from spartax.records import Array
 
-BEYOND = (-4, 8)  # a learnt point stays within [-4, bits + 8]
+FARTHEST = 126  # a learnt point stays within [-126, 126], where its step is a normal number of float32
 
 
 @jax.tree_util.register_dataclass
@@ -27,7 +27,7 @@ class FixedPoint:
     Attributes:
       bits: b, int32, 2 to 32; spreads over x. An array, so that it may change without retracing.
       point: f. Float32: learnt, and rounded to an integer with the derivative of a step `2^-f`, as in LSQ; it is kept
-        within [-4, b + 8]. Int32: given from outside.
+        within [-126, 126]. Int32: given from outside.
       rounding: of `kernels.words.ROUNDINGS`.
       k_hot: how many leading ones of a word are kept, so that K shifts multiply by it; None: all.
     """
@@ -42,8 +42,7 @@ class FixedPoint:
         """The f as it is now, int32."""
         if jnp.issubdtype(self.point.dtype, jnp.integer):
             return self.point
-        low, high = BEYOND
-        return jnp.clip(jnp.round(self.point), low, self.bits + high).astype(jnp.int32)
+        return jnp.clip(jnp.round(self.point), -FARTHEST, FARTHEST).astype(jnp.int32)
 
     @property
     def limits(self) -> tuple[Array, Array]:

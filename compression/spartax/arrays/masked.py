@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from spartax.arrays import packed, verbs
+from spartax.arrays.double_rounded import DoubleRounded
+from spartax.arrays.fake_quantized import FakeQuantized
 from spartax.arrays.quantized import Quantized
 from spartax.arrays.smallest import smallest
 from spartax.records import Array, Path
@@ -49,18 +51,25 @@ def check_masks(path: Path, weight: Any) -> None:
             check_masks(path, leaf.weight)
 
 
+def _inner(leaf: Masked) -> Any:
+    """What is masked; in training zero where nothing is kept, so that no scale is made of entries that are gone."""
+    if not isinstance(leaf.weight, FakeQuantized):
+        return leaf.weight
+    return dataclasses.replace(leaf.weight, weight=verbs.dense(Masked(leaf.weight.weight, leaf.mask)))
+
+
 @verbs.dense.register
 def _(leaf: Masked) -> Array:
-    weight = verbs.dense(leaf.weight)
+    weight = verbs.dense(_inner(leaf))
     return jnp.where(verbs.dense(leaf.mask), weight, jnp.zeros((), weight.dtype))
 
 
 @verbs.pack.register
 def _(leaf: Masked) -> verbs.Leaf:
     """The smallest of bitmask, N:M and blocks; codes of a quantised weight under a symmetric grid likewise."""
-    weight = verbs.pack(leaf.weight)
+    weight = verbs.pack(_inner(leaf))
     mask = verbs.dense(leaf.mask)
-    if isinstance(weight, Quantized) and weight.keeps_zero:
+    if isinstance(weight, DoubleRounded) or (isinstance(weight, Quantized) and weight.keeps_zero):
         return dataclasses.replace(weight, codes=smallest(weight.codes, mask))
     if not verbs.is_leaf(weight):
         return smallest(weight, mask)

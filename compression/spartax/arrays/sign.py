@@ -21,7 +21,8 @@ class Sign:
 
     Attributes:
       power: o >= 1 in units of `2**-16`, int32, so that no optimizer moves it; spreads over x.
-      scaled: whether numbers that share a power are multiplied by their mean size. Its derivative counts too.
+      scaled: whether numbers that share a power are multiplied by their mean size. Its derivative counts too. Zeros are
+        left out of the mean: a mask around the weight puts them where nothing is kept.
     """
 
     power: Array
@@ -37,7 +38,7 @@ class Sign:
 
     def _size(self, x: Array) -> Array:
         axes = tuple(a for a, n in enumerate(self.power.shape) if n == 1)
-        return jnp.mean(jnp.abs(x), axes, keepdims=True)
+        return jnp.sum(jnp.abs(x), axes, keepdims=True) / jnp.maximum(jnp.sum(x != 0, axes, keepdims=True), 1)
 
     def store(self, weight: Array, kind: str) -> Quantized:
         """One bit for each sign, and the mean sizes."""

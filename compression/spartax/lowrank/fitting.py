@@ -118,7 +118,7 @@ def _shape(factorization: Factorization, path: Path, weight: Array, ranks: dict[
 def statistics(factorization: Factorization, path: Path, evidence: Evidence) -> dict[str, Array]:
     """The evidence of one weight; a key is folded with its path."""
     given = {need: catalog.need(need, evidence) for need in factorization.needs}
-    if "means" in given and path not in (evidence.biases or {}):  # nobody gives the mean of its outputs back
+    if "means" in given and not factorization.centred and path not in (evidence.biases or {}):  # nobody gives it back
         given["means"] = {**given["means"], path: jnp.zeros_like(given["means"][path])}
     keyed = {"key": jax.random.fold_in(given.pop("key"), zlib.crc32(path.encode()))} if "key" in given else {}
     return {**{need: values[path] for need, values in given.items()}, **keyed}

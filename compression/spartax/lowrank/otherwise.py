@@ -35,4 +35,5 @@ def otherwise(first: Factorization, second: Factorization) -> Factorization:
 
     settles = first.moving is None and second.moving is None
     nested = first.nested and second.nested
-    return Factorization(first.needs | second.needs, unfold, build, nested, span, None if settles else moving)
+    centred = first.centred or second.centred
+    return Factorization(first.needs | second.needs, unfold, build, nested, span, None if settles else moving, centred)

@@ -86,10 +86,11 @@ def _seen(path: Path, observer: Observer, evidence: Evidence) -> tuple[Array, Ar
     limits, counts = (
         catalog.need(name, evidence).get(path) if name in observer.needs else None for name in ("ranges", "histograms")
     )
-    if limits is None or (checks.is_concrete(limits) and not bool(jnp.all(jnp.any(limits != 0, -1)))):
+    dead = "" if limits is None else checks.dead_layer(limits, limits.ndim - 1)
+    if limits is None or dead is not None:
         raise ValueError(
-            f"{path}: calibration saw no input but zeros, so no static scale fits; use other batches, leave it out by "
-            "the rule, or use dynamic scales (observer=None)."
+            f"{path}{dead}: calibration saw no input but zeros, so no static scale fits; use other batches, leave it "
+            "out by the rule, or use dynamic scales (observer=None)."
         )
     return limits, counts
 

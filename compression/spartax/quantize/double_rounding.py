@@ -10,7 +10,7 @@ from spartax.arrays import FakeQuantized, SwitchedStep
 from spartax.arrays.learnt_step import first_step
 from spartax.kernels.double_rounding import STORED
 from spartax.program.switch import switch
-from spartax.quantize.training import fake_weights, found, mean_size, relative_error, shared_shape
+from spartax.quantize.training import fake_weights, found, mean_size, not_too_long, relative_error, shared_shape
 from spartax.records import Array, Evidence, Info, Layout, Params, Transform
 
 WIDTHS = (8, 6, 4, 2)
@@ -21,11 +21,12 @@ def double_rounding(widths: Sequence[int] = WIDTHS, *, channel: bool = False) ->
     2^(8-b)))`, `w_b = q_b s 2^(8-b)`, wherever it is used.
 
     One step s, of 8 bits, is learnt for all widths; derivatives go straight through. It begins where LSQ begins at the
-    narrowest width, `2 E|w| / sqrt(2^(b-1) - 1) / 2^(8-b)`. Widths begin at the widest: `quantize.switch(params, bits)`
-    changes them, `train.switching(step, widths)` trains all of them in turn, `train.alrs` has a learning rate for each.
-    `sx.pack(params)` keeps the int8 codes alone, which `switch` reads at any width; networks with batch normalization
-    take statistics of their own at each (`train.reestimate_batch_stats`). Start from a trained network. See "Nearly
-    Lossless Adaptive Bit Switching" (S063).
+    narrowest width, `2 E|w| / sqrt(2^(b-1) - 1) / 2^(8-b)`, under a mask with the errors of all widths added. Widths
+    begin at the widest: `quantize.switch(params, bits)` changes them, `train.switching(step, widths)` trains all of
+    them in turn, `train.alrs` has a learning rate for each. `sx.pack(params)` keeps the int8 codes alone, under a mask
+    the kept ones, which `switch` reads at any width; networks with batch normalization take statistics of their own at
+    each (`train.reestimate_batch_stats`). Start from a trained network. See "Nearly Lossless Adaptive Bit Switching"
+    (S063).
 
     Args:
       widths: bits that are trained, each from 2 to 8.
@@ -58,5 +59,5 @@ def double_rounding(widths: Sequence[int] = WIDTHS, *, channel: bool = False) ->
 def _first(weight: Array, kept: Array | None, layout: Layout, widths: tuple[int, ...], channel: bool) -> SwitchedStep:
     narrowest = min(widths)
     size = mean_size(weight, shared_shape(weight.shape, layout, channel), kept)
-    step = first_step(size, 2 ** (narrowest - 1) - 1) / 2 ** (STORED - narrowest)
+    step = not_too_long(first_step(size, 2 ** (narrowest - 1) - 1), weight, kept, widths) / 2 ** (STORED - narrowest)
     return SwitchedStep(step, jnp.full(shared_shape(weight.shape, layout), max(widths), jnp.int8))

@@ -14,6 +14,7 @@ from spartax.quantize.training import (
     fake_weights,
     found,
     mean_size,
+    not_too_long,
     relative_error,
     shared_shape,
 )
@@ -24,10 +25,11 @@ def lsq(bits: int = 4, *, channel: bool = False, activations: int | None = None)
     """Each weight is rounded to learnt steps wherever it is used: `round(clip(w / s, -2^(b-1), 2^(b-1) - 1)) s`.
 
     Derivatives go straight through to the float weight; that of the step is scaled by `1 / sqrt(n (2^(b-1) - 1))` for n
-    entries that share it. Steps begin at `2 E|w| / sqrt(2^(b-1) - 1)`. With `activations`, what meets the weight is
-    rounded too: to `2^bits` codes from 0 on where the first batch has no negative entry, else to signed ones; these
-    steps begin at the first `update`, from that batch. Start from a trained network, with a hundredth of its learning
-    rate. `sx.pack(params)` then keeps the codes alone, with the same weights.
+    entries that share it. Steps begin at `2 E|w| / sqrt(2^(b-1) - 1)`; under a mask E is that of the kept entries, and
+    the half, quarter or eighth is taken if that loses less, since no code need be zero there. With `activations`, what
+    meets the weight is rounded too: to `2^bits` codes from 0 on where the first batch has no negative entry, else to
+    signed ones; these steps begin at the first `update`, from that batch. Start from a trained network, with a
+    hundredth of its learning rate. `sx.pack(params)` then keeps the codes alone, with the same weights.
 
     Steps are trained, so the optimizer sees them: weight decay, if it is there for the weights, is kept from them by
     `optax.add_decayed_weights(rate, mask=lambda p: jax.tree_util.tree_map_with_path(lambda k, _: "scale" not in
@@ -70,7 +72,7 @@ def lsq(bits: int = 4, *, channel: bool = False, activations: int | None = None)
 @jax.jit(static_argnums=(2, 3, 4))
 def _first(weight: Array, kept: Array | None, layout: Layout, bits: int, channel: bool) -> LearntStep:
     size = mean_size(weight, shared_shape(weight.shape, layout, channel), kept)
-    return LearntStep(first_step(size, 2 ** (bits - 1) - 1), bits)
+    return LearntStep(not_too_long(first_step(size, 2 ** (bits - 1) - 1), weight, kept, (bits,)), bits)
 
 
 @jax.jit

@@ -58,8 +58,7 @@ def qfx(
             error = relative_error(own, weight)
             info[path] = {"method": "qfx", "bits": bits, "fraction": fractions, "relative_error": error}
             if error > LOST:
-                lost = f"{error:.0%} of the weight is lost: no point within [-4, bits + 8] is right for its numbers"
-                info[path]["warning"] = lost
+                info[path]["warning"] = f"{error:.0%} of the weight is lost: its numbers are far from its point"
         return params, state, info
 
     return Transform(frozenset(), init, update)

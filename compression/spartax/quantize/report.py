@@ -1,5 +1,6 @@
 """What `info` says of a quantized weight."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -44,12 +45,25 @@ def measure(leaf: Masked | Quantized, values: Array, grid: Grid) -> Sums:
     error, size = (dense(leaf) - values).astype(jnp.float32), values.astype(jnp.float32)
     codes = leaf.weight if isinstance(leaf, Masked) else leaf
     empty = over_blocks(jnp.max, jnp.abs(size), codes.scale.shape) == 0
-    largest = jnp.max(jnp.abs(size), initial=0)
-    share = jnp.where(largest > 0, largest, 1.0)
-    squares = largest, jnp.sum((error / share) ** 2), jnp.sum((size / share) ** 2)
+    sums = squares(error, size)
     if grid.step is not None:
-        return Sums(*squares, jnp.sum(empty), jnp.sum(jnp.abs(error) > 0.501 * grid.step), *jnp.zeros(3, jnp.int32))
-    return Sums(*squares, jnp.sum(empty), jnp.int32(0), *_lost(codes, empty))
+        return Sums(*sums, jnp.sum(empty), jnp.sum(jnp.abs(error) > 0.501 * grid.step), *jnp.zeros(3, jnp.int32))
+    return Sums(*sums, jnp.sum(empty), jnp.int32(0), *_lost(codes, empty))
+
+
+def squares(error: Array, values: Array, kept: Array | None = None) -> tuple[Array, Array, Array]:
+    """`largest`, `error` and `size` of `Sums`, of the entries that are kept; float32."""
+    largest = jnp.max(jnp.abs(values), initial=0, where=kept)
+    share = jnp.where(largest > 0, largest, 1.0)
+    return largest, jnp.sum((error / share) ** 2, where=kept), jnp.sum((values / share) ** 2, where=kept)
+
+
+def relative(each: Iterable[tuple[Array, Array, Array]]) -> float:
+    """`|errors| / |values|`, Frobenius norms over all arrays together, from the `squares` of each; 0 of zeros."""
+    rows = [tuple(map(float, one)) for one in each]
+    most = max(largest for largest, _, _ in rows) or 1.0
+    error, size = (sum(row[i] * (row[0] / most) ** 2 for row in rows) for i in (1, 2))
+    return (error / size) ** 0.5 if size else 0.0
 
 
 def _lost(codes: Quantized, empty: Array) -> tuple[Array, Array, Array]:
@@ -67,16 +81,12 @@ def _lost(codes: Quantized, empty: Array) -> tuple[Array, Array, Array]:
 def entry(sums: list[Sums], grid: Grid) -> dict[str, Any]:
     """The entry of one weight, all its arrays together; what is lost to the range of a dtype is a warning."""
     total = jax.tree.map(lambda *column: sum(float(x) for x in column), *sums)
-    most = max(float(one.largest) for one in sums) or 1.0
-    error, size = (
-        sum(float(getattr(one, name)) * (float(one.largest) / most) ** 2 for one in sums) for name in ("error", "size")
-    )
     found = {
         "method": "quantize",
         "bits": grid.bits,
         "levels": grid.levels,
         "group": grid.group,
-        "relative_error": (error / size) ** 0.5 if size else 0.0,
+        "relative_error": relative((one.largest, one.error, one.size) for one in sums),
         "zero_blocks": int(total.zero_blocks),
     }
     counts = {

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from spartax import checks, tree
 from spartax.arrays import FakeInputs, FakeQuantized, Sign
 from spartax.arrays.sign import UNIT, estimator_slope
-from spartax.quantize.training import exchanged, fake_inputs, fake_weights, found, shared_shape
+from spartax.quantize.training import exchanged, fake_inputs, fake_weights, found, kept_of, shared_shape
 from spartax.records import Array, Evidence, Info, Params, Path, Transform
 
 
@@ -20,7 +20,7 @@ def reste(steps: int, o_end: float = 3.0, *, every: int = 100, activations: bool
     integer array of the leaf (in units of `2**-16`), so that new values retrace nothing and no optimizer moves it. With
     `activations` the sign of what meets a weight is taken too: put a normalization before it, leave out the first and
     the last layer by the rule, and run the network under `sx.compressed`. `sx.pack` keeps one bit for each weight.
-    Under a mask `E|w|` counts the removed entries too, so that the signs come out small: normalize behind them.
+    Under a mask `E|w|` is that of the kept entries; exact zeros count nowhere.
 
     See Wu et al., Estimator Meets Equilibrium Perspective: A Rectified Straight Through Estimator for Binary Neural
     Networks Training, arXiv 2308.06689 (S097).
@@ -65,7 +65,8 @@ def power_at(step: int, steps: int, o_end: float) -> float:
 
 
 def _indicators(path: Path, weight: object, o: float) -> dict[str, float]:
-    values = jnp.concatenate([leaf.weight.reshape(-1) for leaf in found(path, weight, FakeQuantized, Sign)])
+    leaves = [(x.weight, kept_of(weight, x.weight)) for x in found(path, weight, FakeQuantized, Sign)]
+    values = jnp.concatenate([x.reshape(-1) if kept is None else x[kept] for x, kept in leaves])
     error, variance = _both(values, jnp.float32(o))
     return {"estimating_error": float(error), "gradient_variance": float(variance)}
 

@@ -10,22 +10,26 @@ from spartax.lowrank.matrices import by_matrix, wide
 from spartax.records import Array, Factorization
 
 
-def atomic_features() -> Factorization:
+def atomic_features(centred: bool = False) -> Factorization:
     """`left = W U_k`, `right = U_k^T`: the outputs `y = x^T W` projected on their k principal components `U_k [O, k]`.
 
     `U_k` are the leading eigenvectors of `Cov(y) = W^T (E[x x^T] - E[x] E[x]^T) W`. With the mean of the outputs put
     back into the bias, `b + (I - U_k U_k^T) E[y]`, the expected squared error is the sum of the dropped eigenvalues;
     chain `sx.correct_bias()` after `lowrank.factorize` for that. Where nobody does, or the program adds no bias to the
-    output, the components are those of `E[y y^T]`, the mean with them. From "Unified Low-rank Compression Framework for
+    output, the components are those of `E[y y^T]`, the mean with them, unless `centred` says that the mean comes back
+    in another way, as by batch statistics that are measured anew. From "Unified Low-rank Compression Framework for
     Click-through Rate Prediction" (S013; Atomic Feature Mimicking), where the means and moments of the outputs are
     collected; those of the inputs say the same. It is made for embedding tables, which `compress` takes where its
     `rule` says yes: their inputs are one-hot vectors, so that rows count by how often they are looked up. Tables of
     more than 8192 rows are refused.
 
+    Args:
+      centred: whether the components are those of the covariance everywhere.
+
     Raises:
       ValueError: at use, a rank above the number of directions that the outputs vary in on the calibration inputs.
     """
-    return by_matrix(_split, frozenset({"moments", "means"}), span=_span)
+    return by_matrix(_split, frozenset({"moments", "means"}), span=_span)._replace(centred=centred)
 
 
 def _split(matrix: Array, rank: int, statistics: Mapping[str, Array]) -> tuple[Array, Array]:

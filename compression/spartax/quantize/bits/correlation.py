@@ -29,7 +29,7 @@ def correlation(variance: float = 0.99) -> Sensitivity:
     def losses(weights: Weights, candidates: Candidates, evidence: Evidence) -> Losses:
         moments, means = catalog.need("moments", evidence), catalog.need("means", evidence)
         for path in weights:
-            checks.nonzero(f"correlation: the input of {path}", [moments[path]])
+            checks.nonzero_layers(f"correlation: the input of {path}", moments[path], moments[path].ndim - 2)
         inputs = {path: _covariance(moments[path], means[path]) for path in weights}
         matrix = lambda path, w: np.asarray(rows.to_rows(w, evidence.layouts[path]), np.float64)  # noqa: E731
         full = {path: matrix(path, w) for path, w in weights.items()}

@@ -17,9 +17,10 @@ from spartax import catalog, checks
 from spartax.arrays import quantized, rows
 from spartax.quantize.codes import decode, encode
 from spartax.quantize.records import Grid, Part, Rounding, Scales
-from spartax.records import Array, Layout
+from spartax.records import Array, Layout, Path
 
 PIECE = 256  # columns of a matrix that are multiplied at a time, at most
+NEARLY_ALL = 0.75  # of the outputs whose codes would differ: nearest for so many is not the rounding that was asked for
 
 
 class Problem(NamedTuple):
@@ -96,9 +97,9 @@ def by_layer(name: str, solve: Solve, options: Any) -> Rounding:
 
     It reports `nearest_loss` and `layer_loss`, the `tr(D H D^T)` of the nearest codes and of its own, summed over the
     matrices; `moved`, the share of entries that are not at their nearest code; `nearest_outputs`, how many outputs keep
-    the nearest codes because those lose less, which warns where no entry moves; `fallbacks`, how many matrices are all
-    nearest because `solve` failed, which also warns; `dead_inputs`, how many inputs are always zero, whose weights no
-    loss judges; and the notes of `solve`.
+    the nearest codes because those lose less, which warns from 3/4 of all that would get others on; `fallbacks`, how
+    many matrices are all nearest because `solve` failed, which also warns; `dead_inputs`, how many inputs are always
+    zero, whose weights no loss judges; and the notes of `solve`.
 
     Args:
       name: of the rounding, for messages.
@@ -108,26 +109,32 @@ def by_layer(name: str, solve: Solve, options: Any) -> Rounding:
 
     def report(weight: Array, scales: Scales, grid: Grid, part: Part) -> tuple[Array, dict[str, Array]]:
         moments = moments_of(name, weight, part)
-        found, notes = _solved(weight, scales, part.kept, moments, solve, options, grid, part.layout)
-        if checks.is_concrete(notes["fallbacks"]) and notes["fallbacks"]:
-            of = max(1, math.prod(moments.shape[:-2]))
-            warnings.warn(
-                f"{name}: {notes['fallbacks']} of {of} matrices of {part.path} get the nearest codes, because the "
-                "moments of their inputs cannot be factored.",
-                stacklevel=2,
-            )
-        if checks.is_concrete(notes["moved"]) and not notes["moved"] and notes["nearest_outputs"]:
-            warnings.warn(
-                f"{name}: {part.path} gets the nearest codes, because they lose less for every output that differs; "
-                "more calibration data or other options may do.",
-                stacklevel=2,
-            )
+        found, notes, others = _solved(weight, scales, part.kept, moments, solve, options, grid, part.layout)
+        if checks.is_concrete(others):
+            _warn(name, part.path, notes, math.prod(moments.shape[:-2]), int(others))
         return found, notes
 
     def codes(weight: Array, scales: Scales, grid: Grid, part: Part) -> Array:
         return report(weight, scales, grid, part)[0]
 
     return Rounding(frozenset({"moments"}), codes, report=report)
+
+
+def _warn(name: str, path: Path, notes: dict[str, Array], matrices: int, others: int) -> None:
+    """Of nearest codes in place of those that were asked for."""
+    failed, back = int(notes["fallbacks"]), int(notes["nearest_outputs"])
+    if failed:
+        warnings.warn(
+            f"{name}: {failed} of {matrices} matrices of {path} get the nearest codes, because the moments of their "
+            "inputs cannot be factored.",
+            stacklevel=3,
+        )
+    if back and back >= NEARLY_ALL * others:
+        warnings.warn(
+            f"{name}: {path} keeps the nearest codes for {back} of the {others} outputs that would get others, because "
+            "they lose less there; more calibration data or other options may do.",
+            stacklevel=3,
+        )
 
 
 def moments_of(name: str, weight: Array, part: Part) -> Array:
@@ -152,21 +159,21 @@ def moments_of(name: str, weight: Array, part: Part) -> Array:
 def _solved(
     weight: Array, scales: Scales, kept: Array | None, moments: Array,
     solve: Solve, options: Any, grid: Grid, layout: Layout,
-) -> tuple[Array, dict[str, Array]]:  # fmt: skip
-    """The codes of the weight and all there is to report."""
+) -> tuple[Array, dict[str, Array], Array]:  # fmt: skip
+    """The codes of the weight, all there is to report, and how many outputs would not get nearest codes."""
     spread = lambda a: rows.to_rows(quantized.spread(a, weight.shape), layout)  # noqa: E731
     matrix, scales, kept = jax.tree.map(spread, (weight, scales, kept))
     problem = Problem(matrix, scales, kept, moments.astype(matrix.dtype), grid)
     near, found = encode(matrix, scales, grid), solve(problem, options)
     loss, nearest_loss = lax.map(problem.loss, jnp.stack([found.codes, near]))
-    better = (loss < nearest_loss) & ~found.failed[..., None]
+    better, worse = ((a < b) & ~found.failed[..., None] for a, b in ((loss, nearest_loss), (nearest_loss, loss)))
     codes = jnp.where(better[..., None], found.codes, near)
     notes = {
         "nearest_loss": jnp.sum(nearest_loss),
         "layer_loss": jnp.sum(jnp.where(better, loss, nearest_loss)),
         "moved": jnp.mean(codes != near),
-        "nearest_outputs": jnp.sum((nearest_loss < loss) & ~found.failed[..., None]),  # a tie loses nothing
+        "nearest_outputs": jnp.sum(worse),  # a tie loses nothing
         "fallbacks": jnp.sum(found.failed),
         "dead_inputs": jnp.sum(jnp.diagonal(moments, axis1=-2, axis2=-1) == 0),
     }
-    return rows.from_rows(codes, weight.shape, layout), notes | found.notes
+    return rows.from_rows(codes, weight.shape, layout), notes | found.notes, jnp.sum(better | worse)
