@@ -281,20 +281,14 @@ WRONG = [
     lambda _: ([f"--config={DENSE}", "--config.network=vgg"], "--config.network must be one of 'digits'"),
     lambda _: ([f"--config={DENSE}", "--config.network=resnet20"], "needs --config.data_dir=DIR"),
     lambda _: ([f"--config={DENSE}", "--config.examples=-5"], "--config.examples must be an integer of at least 1"),
-    lambda _: (
-        [f"--config={DENSE}", "--config.training=0"],
-        "--config.training must be an integer of at least 1; got 0",
-    ),
+    lambda _: ([f"--config={DENSE}", "--config.training=0"], "--config.training must be an integer of at least 1"),
     lambda _: ([f"--config={DENSE}", "--config.epochs=0"], "--config.epochs must be an integer of at least 1; got 0"),
     lambda _: ([f"--config={DENSE}", "--config.seed=True"], "--config.seed must be an integer of at least 0; got True"),
     lambda _: ([f"--config={DENSE}", f"--config.seed={2**32}"], "--config.seed must be in [0, 4294967295]"),
     lambda _: ([f"--config={DENSE}", "--config.eps=3"], "--config.eps must be in [0.0, 1.0]; got 3.0"),
     lambda _: ([f"--config={DENSE}", "--config.widths=(8, 0)"], "--config.widths[1] must be an integer of at least 1"),
     lambda _: ([f"--config={DENSE}", "--config.curve=('a',)"], "--config.curve[0] must be a finite number above 0"),
-    lambda _: (
-        [f"--config={DENSE}", "--config.role=metod"],
-        "--config.role must be one of 'method', 'baseline', 'dense'",
-    ),
+    lambda _: ([f"--config={DENSE}", "--config.role=metod"], "role must be one of 'method', 'baseline', 'dense'; got"),
     lambda _: ([f"--config={DENSE}", "--qick"], "unknown argument '--qick'"),
     lambda _: ([f"--config={DENSE}", "--config.out=/dev/null/x"], "cannot be written to (Not a directory)"),
 ]

@@ -18,7 +18,7 @@ from spartax.records import Array, Layout, Params, Path
 OnUse = Callable[["Tagged", Use, Any], list[Any] | None]  # (weight, use, activation) -> outputs, or None: as they are
 OnRows = Callable[["Tagged", rules.Lookup, Array], list[Any] | None]  # (table, what is looked up, its rows) -> outputs
 OnOther = Callable[["Tagged", str, str], None]  # (weight, primitive, what becomes of the weight)
-_SLICES = (rules.P.squeeze_p, rules.P.slice_p, rules.P.dynamic_slice_p)
+_SLICES = ("squeeze", "slice", "dynamic_slice", "split")
 
 
 class Part(NamedTuple):
@@ -119,7 +119,7 @@ def following(on_use: OnUse, on_other: OnOther = lambda *_: None, on_rows: OnRow
             return None
         if eqn.primitive in rules.CONTRACTIONS:
             return _contraction(eqn, values, trips, on_use, on_other)
-        if (eqn.primitive in _SLICES or eqn.primitive.name == "split") and isinstance(values[0], Tagged):
+        if eqn.primitive.name in _SLICES and isinstance(values[0], Tagged):
             layer = rules.apply_rule(eqn, values, trips)  # out of a stack, with its own probes
             if layer is not None:
                 return [dataclasses.replace(part, axes=_resized(part.axes, part.shape)) for part in layer]
